@@ -1,0 +1,105 @@
+"""The tensor contract: what every Triton model of this project takes and returns.
+
+One place for the names, types and shapes that the repository builder writes into ``config.pbtxt``, that the
+models' Python code fills, and that the client reads. All recognisers share `RECOGNIZER`, so a client can
+swap one for another. Shapes leave out the batch dimension: each request carries one recording, ``[1, ...]``.
+Times are whole milliseconds from the start of the audio that was sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal
+
+SAMPLE_RATE_HZ: Final = 16_000
+"""All audio inside the system: mono float32 at this rate, full scale +-1."""
+
+DataType = Literal["FP32", "INT32", "INT64", "BYTES", "BOOL"]
+"""Triton's names, as in the inference protocol (``config.pbtxt`` writes ``TYPE_FP32``, and BYTES as
+``TYPE_STRING``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output: its name, type and shape (-1: any length), without the batch dimension."""
+
+    name: str
+    datatype: DataType
+    dims: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelContract:
+    """The inputs and outputs of one kind of model."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Task(StrEnum):
+    """What a model does; a config.pbtxt parameter carries it, so clients can find models by ability."""
+
+    RECOGNIZE = "recognize"
+    DIARIZE = "diarize"
+
+
+# Inputs. OPTIONS is one JSON object: `engines.base.RecognitionOptions` or `diarization.base.DiarizationOptions`.
+AUDIO: Final = TensorSpec("AUDIO", "FP32", (-1,))
+OPTIONS: Final = TensorSpec("OPTIONS", "BYTES", (1,), optional=True)
+
+# Outputs of a recogniser: W words in order.
+WORD: Final = TensorSpec("WORD", "BYTES", (-1,))
+WORD_START_MS: Final = TensorSpec("WORD_START_MS", "INT32", (-1,))
+WORD_END_MS: Final = TensorSpec("WORD_END_MS", "INT32", (-1,))
+WORD_CONFIDENCE: Final = TensorSpec("WORD_CONFIDENCE", "FP32", (-1,))
+LANGUAGE: Final = TensorSpec("LANGUAGE", "BYTES", (1,))
+TIMES_ESTIMATED: Final = TensorSpec("TIMES_ESTIMATED", "BOOL", (1,))
+
+# Outputs of a diarizer: T turns (which may overlap), X exclusive turns (which may not), S speakers; a
+# *_SPEAKER value is a row of SPEAKER_EMBEDDING. The embedding is [S, D], D set by the model.
+TURN_START_MS: Final = TensorSpec("TURN_START_MS", "INT32", (-1,))
+TURN_END_MS: Final = TensorSpec("TURN_END_MS", "INT32", (-1,))
+TURN_SPEAKER: Final = TensorSpec("TURN_SPEAKER", "INT32", (-1,))
+EXCLUSIVE_START_MS: Final = TensorSpec("EXCLUSIVE_START_MS", "INT32", (-1,))
+EXCLUSIVE_END_MS: Final = TensorSpec("EXCLUSIVE_END_MS", "INT32", (-1,))
+EXCLUSIVE_SPEAKER: Final = TensorSpec("EXCLUSIVE_SPEAKER", "INT32", (-1,))
+SPEAKER_EMBEDDING: Final = TensorSpec("SPEAKER_EMBEDDING", "FP32", (-1, -1))
+
+RECOGNIZER: Final = ModelContract(
+    inputs=(AUDIO, OPTIONS),
+    outputs=(WORD, WORD_START_MS, WORD_END_MS, WORD_CONFIDENCE, LANGUAGE, TIMES_ESTIMATED),
+)
+DIARIZER: Final = ModelContract(
+    inputs=(AUDIO, OPTIONS),
+    outputs=(
+        TURN_START_MS,
+        TURN_END_MS,
+        TURN_SPEAKER,
+        EXCLUSIVE_START_MS,
+        EXCLUSIVE_END_MS,
+        EXCLUSIVE_SPEAKER,
+        SPEAKER_EMBEDDING,
+    ),
+)
+CONTRACTS: Final = {Task.RECOGNIZE: RECOGNIZER, Task.DIARIZE: DIARIZER}
+
+
+class Parameter(StrEnum):
+    """Keys of the ``parameters`` map in config.pbtxt. Values are strings, as Triton wants them."""
+
+    TASK = "task"
+    """A `Task`."""
+    ENGINE = "engine"
+    """The engine's name in `orchestrator.engines`."""
+    ENGINE_OPTIONS = "engine_options"
+    """A JSON object handed to the engine's loader (device, threads, ...)."""
+    LANGUAGES = "languages"
+    """Comma-separated BCP-47 primary tags (``en,de``) the model can recognise."""
+    WORD_TIMES = "word_times"
+    """``measured`` or ``estimated``."""
+    MAX_WINDOW_S = "max_window_s"
+    """The longest audio, in seconds, that the model takes in one request; longer audio is cut before."""
+    RANK = "rank"
+    """Whole number; among models that can do the job the client's router prefers the lowest."""

@@ -1,0 +1,49 @@
+"""What a diarizer returns, free of torch and pyannote so that the client can import it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class DiarizationOptions(BaseModel):
+    """What a caller may ask of the diarizer; travels as JSON in the OPTIONS tensor."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_speakers: int | None = Field(default=None, ge=1)
+    min_speakers: int | None = Field(default=None, ge=1)
+    max_speakers: int | None = Field(default=None, ge=1)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerTurn:
+    """One stretch of one speaker; ``speaker`` counts from 0 in order of first appearance."""
+
+    start_ms: int
+    end_ms: int
+    speaker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diarization:
+    """Who spoke when.
+
+    Attributes:
+        turns: by start; turns of different speakers may overlap.
+        exclusive: by start; at most one speaker at a time (for labelling words).
+        embeddings: float32 ``[S, D]``, one row a speaker; a row may be NaN where a speaker's speech was too
+            short to embed.
+    """
+
+    turns: tuple[SpeakerTurn, ...]
+    exclusive: tuple[SpeakerTurn, ...]
+    embeddings: NDArray[np.float32]
+
+    @property
+    def num_speakers(self) -> int:
+        """How many speakers there are."""
+        return int(self.embeddings.shape[0])

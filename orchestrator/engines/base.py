@@ -1,0 +1,102 @@
+"""What an engine is: audio in, words out, no Triton, no network.
+
+An engine is batch-first and thread-safe: `Recognizer.recognize` may be called from several threads at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+Samples = NDArray[np.float32]
+"""Mono float32 samples at 16 kHz, shape ``[n]``, full scale +-1."""
+
+
+class RecognitionOptions(BaseModel):
+    """What a caller may ask of a recogniser; travels as JSON in the OPTIONS tensor."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    language: str | None = None
+    """BCP-47 tag (``en``, ``en-US``); None lets the engine decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecognizedWord:
+    """One word: its text without surrounding white space, whole milliseconds, confidence in 0..1."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """What one recording said.
+
+    Attributes:
+        words: in order; ``start_ms <= end_ms`` and starts never go back.
+        language: BCP-47 primary tag.
+        times_estimated: True where word times were spread inside a longer span, not measured.
+    """
+
+    words: tuple[RecognizedWord, ...]
+    language: str
+    times_estimated: bool
+
+    @property
+    def text(self) -> str:
+        """The words, joined by single spaces."""
+        return " ".join(word.text for word in self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine can do."""
+
+    name: str
+    languages: tuple[str, ...]
+    times_estimated: bool
+    max_window_s: float
+    """The longest audio in seconds that one call takes well."""
+
+
+class Recognizer(ABC):
+    """A loaded recogniser. Build one with `orchestrator.engines.load`."""
+
+    info: EngineInfo
+
+    @abstractmethod
+    def recognize(
+        self, batch: Sequence[Samples], options: RecognitionOptions | None = None
+    ) -> list[Recognition]:
+        """Recognise each recording of ``batch``; results in the same order.
+
+        The same audio alone or in any batch gives the same words. An empty batch gives an empty list;
+        audio too short for a word gives no words.
+
+        Raises:
+            UnsupportedLanguageError: ``options.language`` is not one of the engine's.
+            InferenceError: the model failed.
+        """
+
+    def close(self) -> None:
+        """Free what the engine holds; it cannot be used afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSource:
+    """Where and how to load an engine: its folder of files and its options (device, threads...)."""
+
+    folder: Path
+    device: str = "cpu"
+    """A torch device name (``cpu``, ``cuda``, ``cuda:0``) for engines that use torch."""
+    threads: int | None = None
+    """CPU threads, None for the library's own default."""
