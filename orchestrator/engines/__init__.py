@@ -1,0 +1,33 @@
+"""Recognisers: audio in, words out, free of Triton and of the network.
+
+`names` lists them, `spec` tells what one is without importing its libraries, `availability` whether it can
+run here, and `load` returns it ready to `Recognizer.recognize`.
+"""
+
+from orchestrator.engines.base import (
+    EngineInfo,
+    EngineSource,
+    Recognition,
+    RecognitionOptions,
+    RecognizedWord,
+    Recognizer,
+    Samples,
+)
+from orchestrator.engines.registry import Availability, EngineSpec, Package, availability, load, names, spec
+
+__all__ = [
+    "Availability",
+    "EngineInfo",
+    "EngineSource",
+    "EngineSpec",
+    "Package",
+    "Recognition",
+    "RecognitionOptions",
+    "RecognizedWord",
+    "Recognizer",
+    "Samples",
+    "availability",
+    "load",
+    "names",
+    "spec",
+]

@@ -1,0 +1,179 @@
+"""Which engines there are, whether this machine can run them, and how to load one.
+
+Nothing here imports an engine's libraries until `load` is called, so planners and the command line can
+ask about an engine that is not installed. An engine's module exports `load(source) -> Recognizer`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, cast
+
+from orchestrator.engines.base import EngineSource, Recognizer
+from orchestrator.errors import ConfigurationError, MissingDependencyError
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package an engine stands on: its distribution's name and its top-level module's."""
+
+    distribution: str
+    module: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What is known of an engine without loading it.
+
+    Attributes:
+        name: the engine's name in settings, config.pbtxt and `load`.
+        module: the Python module that exports ``load``.
+        extra: the optional dependencies of this project that the engine needs.
+        packages: whose versions decide what the engine answers; a release's manifest records them.
+        languages: BCP-47 primary tags that ``default_source`` recognises; other weights may know others,
+            and a loaded engine's `EngineInfo.languages` says which.
+        times_estimated: True where word times are spread inside longer spans, not measured.
+        max_window_s: the longest audio in seconds that one call takes well.
+        default_source: what `build` uses when the settings name none: ``embedded`` or a model hub's id.
+        artifacts: names of the files in `EngineSource.folder`.
+    """
+
+    name: str
+    module: str
+    extra: str
+    packages: tuple[Package, ...]
+    languages: tuple[str, ...]
+    times_estimated: bool
+    max_window_s: float
+    default_source: str
+    artifacts: tuple[str, ...]
+
+    @property
+    def distributions(self) -> tuple[str, ...]:
+        """The distributions' names, as ``importlib.metadata.version`` takes them."""
+        return tuple(package.distribution for package in self.packages)
+
+    @property
+    def install_command(self) -> str:
+        """The command that installs what the engine needs."""
+        return f"pip install 'spark-speech[{self.extra}]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether an engine can run in this Python.
+
+    Attributes:
+        missing: distributions that are not installed.
+        install: the command that installs them, None where nothing is missing.
+    """
+
+    engine: str
+    missing: tuple[str, ...]
+    install: str | None
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is missing."""
+        return not self.missing
+
+
+# The 25 European languages of nvidia/parakeet-tdt-0.6b-v3, from its model card.
+_PARAKEET_V3_LANGUAGES: Final = (
+    *("bg", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "hr", "hu", "it"),
+    *("lt", "lv", "mt", "nl", "pl", "pt", "ro", "ru", "sk", "sl", "sv", "uk"),
+)
+
+_SPECS: Final = {
+    spec.name: spec
+    for spec in (
+        EngineSpec(
+            name="moonshine",
+            module="orchestrator.engines.moonshine",
+            extra="serve",
+            packages=(Package("moonshine-voice", "moonshine_voice"),),
+            languages=("en",),
+            times_estimated=True,
+            # It cuts audio at silences by itself, so a window costs time in proportion and no more memory.
+            max_window_s=60.0,
+            default_source="embedded",
+            artifacts=("encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin"),
+        ),
+        EngineSpec(
+            name="parakeet",
+            module="orchestrator.engines.parakeet",
+            extra="serve",
+            packages=(Package("nemo_toolkit", "nemo"), Package("torch", "torch")),
+            languages=_PARAKEET_V3_LANGUAGES,
+            times_estimated=False,
+            # Full attention: time and memory grow with the square of the length.
+            max_window_s=300.0,
+            default_source="nvidia/parakeet-tdt-0.6b-v3",
+            artifacts=("model.nemo",),
+        ),
+    )
+}
+
+
+def names() -> tuple[str, ...]:
+    """All engines' names, sorted."""
+    return tuple(sorted(_SPECS))
+
+
+def spec(name: str) -> EngineSpec:
+    """What is known of engine ``name`` without loading it.
+
+    Raises:
+        ConfigurationError: there is no such engine; the message names the nearest.
+    """
+    try:
+        return _SPECS[name]
+    except KeyError:
+        near = difflib.get_close_matches(name.lower(), names(), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigurationError(
+            f"There is no engine {name!r}: {hint}the engines are {', '.join(names())}.",
+            fix=f"use {near[0] if near else 'one of ' + ', '.join(names())}.",
+        ) from None
+
+
+def availability(name: str) -> Availability:
+    """Whether engine ``name`` can run here, without importing its libraries.
+
+    Raises:
+        ConfigurationError: there is no such engine.
+    """
+    wanted = spec(name)
+    missing = tuple(p.distribution for p in wanted.packages if importlib.util.find_spec(p.module) is None)
+    return Availability(name, missing, wanted.install_command if missing else None)
+
+
+def load(name: str, source: EngineSource) -> Recognizer:
+    """Load engine ``name`` from ``source``. Imports the engine's libraries, which may take seconds.
+
+    Raises:
+        ConfigurationError: there is no such engine.
+        MissingDependencyError: the engine's libraries are not installed or cannot be imported.
+        ModelLoadError: the files in ``source`` are missing, corrupt or of another kind.
+    """
+    wanted = spec(name)
+    state = availability(name)
+    if not state.ready:
+        raise MissingDependencyError(
+            f"The engine {name} needs {', '.join(state.missing)}, not installed in this Python.",
+            fix=f"run: {wanted.install_command}",
+            model=name,
+        )
+    try:
+        module = importlib.import_module(wanted.module)
+    except (ImportError, OSError) as error:  # OSError: a library that a compiled module links to
+        raise MissingDependencyError(
+            f"The engine {name} cannot be imported: {error}",
+            fix=f"repair the installation with: {wanted.install_command}",
+            model=name,
+        ) from error
+    return cast("Callable[[EngineSource], Recognizer]", module.load)(source)
