@@ -1,25 +1,72 @@
 """Settings: ``spark-speech.toml`` < environment ``SPARK_SPEECH__SECTION__KEY`` < command line; frozen.
 
 Read once at the edge (the command line, or the caller of `load`) and passed down; nothing below reads the
-environment. `spark-speech.example.toml` documents every key and is the fixture of the tests.
+environment. Constructing `Settings` reads nothing. `docs/spark-speech.example.toml` documents every key and
+is the fixture of the tests.
+
+The entries of a table such as ``build.models`` add up by name over the layers, defaults included. An empty
+string unsets a key that may be unset, and an empty source leaves its model out of ``build.models``.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from orchestrator.errors import ConfigurationError
+from orchestrator.settings_sources import (
+    DEFAULT,
+    CommandLineSource,
+    EnvironmentSource,
+    LayerSource,
+    Origin,
+    TomlFileSource,
+    leaves,
+)
+
+CONFIG_FILE_NAME: Final = "spark-speech.toml"
+"""Read from the current folder when no other file is named."""
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:  # no such user, or no home folder
+        raise ValueError(f"{path} has no home folder to start from") from error
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+"""A path with ``~`` expanded; a relative one starts at the current folder."""
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Inputs stay out of error texts: they may be secrets.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 class PathSettings(_Section):
     """Where things are kept."""
 
-    home: Path = Path("~/.local/share/spark-speech")
+    home: AbsolutePath = Path("~/.local/share/spark-speech")
     """Releases, caches, the tritonserver, logs."""
 
 
@@ -27,11 +74,17 @@ class ServerSettings(_Section):
     """The local tritonserver."""
 
     host: str = "127.0.0.1"
-    http_port: int = Field(default=8000, ge=1, le=65535)
-    grpc_port: int = Field(default=8001, ge=1, le=65535)
-    metrics_port: int = Field(default=8002, ge=1, le=65535)
+    http_port: Port = 8000
+    grpc_port: Port = 8001
+    metrics_port: Port = 8002
     ready_timeout_s: float = Field(default=600.0, gt=0)
     stop_timeout_s: float = Field(default=30.0, gt=0)
+
+    @model_validator(mode="after")
+    def _different_ports(self) -> ServerSettings:
+        if len({self.http_port, self.grpc_port, self.metrics_port}) < 3:
+            raise ValueError("http_port, grpc_port and metrics_port must differ")
+        return self
 
 
 class BuildSettings(_Section):
@@ -44,6 +97,22 @@ class BuildSettings(_Section):
     """Base address of the model hub; None for the hub library's own default."""
     hub_token: SecretStr | None = None
     offline: bool = False
+
+    @field_validator("models")
+    @classmethod
+    def _without_empty(cls, models: dict[str, str]) -> dict[str, str]:
+        return {name: source for name, source in models.items() if source}
+
+    @field_validator("hub_endpoint")
+    @classmethod
+    def _plain_address(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None:
+            parts = urlsplit(endpoint)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("must be an http:// or https:// address")
+            if "@" in parts.netloc:  # it would be shown and logged
+                raise ValueError("must not carry a user name or password; put a token into build.hub_token")
+        return endpoint
 
 
 class AudioSettings(_Section):
@@ -65,12 +134,130 @@ class ClientSettings(_Section):
     window_s: float = Field(default=30.0, gt=2)
     overlap_s: float = Field(default=4.0, ge=0)
 
+    @model_validator(mode="after")
+    def _window_over_overlap(self) -> ClientSettings:
+        if self.overlap_s >= self.window_s:
+            raise ValueError("overlap_s must be shorter than window_s")
+        return self
 
-class Settings(_Section):
-    """All settings."""
+
+class Settings(BaseSettings):
+    """All settings. `load` gathers them; constructing one reads neither files nor the environment."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     paths: PathSettings = PathSettings()
     server: ServerSettings = ServerSettings()
     build: BuildSettings = BuildSettings()
     audio: AudioSettings = AudioSettings()
     client: ClientSettings = ClientSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the caller passes."""
+        return (init_settings,)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """One effective setting: its dotted key, its value with secrets masked, and where it came from."""
+
+    key: str
+    value: object
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSettings:
+    """Effective settings and where each came from.
+
+    Attributes:
+        settings: the settings.
+        config_file: the file that was read, or None.
+        origins: dotted key to `Origin`, for every key that is not at its default.
+    """
+
+    settings: Settings
+    config_file: Path | None
+    origins: Mapping[str, Origin]
+
+    def rows(self) -> Iterator[SettingRow]:
+        """Every effective setting in the order of the example file, JSON-ready, secrets masked."""
+        for key, value in leaves(self.settings.model_dump(mode="json")):
+            yield SettingRow(key, value, self.origins.get(key, DEFAULT))
+
+
+def load(
+    config_file: Path | None = None,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """The effective settings; see `resolve`."""
+    return resolve(config_file, overrides, environ).settings
+
+
+def resolve(
+    config_file: Path | None = None,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+) -> ResolvedSettings:
+    """The effective settings and where each came from.
+
+    Args:
+        config_file: a TOML file; None for ``./spark-speech.toml`` where there is one.
+        overrides: ``section.key=value``, as on the command line; the last of a key wins.
+        environ: the environment; None for the process's own.
+
+    Raises:
+        ConfigurationError: an unreadable file, an unknown key (naming the nearest known one) or a wrong
+            value, each with where it came from.
+    """
+    if config_file is None and Path(CONFIG_FILE_NAME).exists():
+        config_file = Path(CONFIG_FILE_NAME)
+    if config_file is not None:
+        config_file = config_file.expanduser().absolute()
+    layers: list[LayerSource] = [] if config_file is None else [TomlFileSource(Settings, config_file)]
+    layers.append(EnvironmentSource(Settings, os.environ if environ is None else environ))
+    layers.append(CommandLineSource(Settings, overrides))
+    origins = {key: origin for layer in layers for key, origin in layer.origins.items()}
+
+    class Layered(Settings):
+        model_config = SettingsConfigDict(nested_model_default_partial_update=True)
+
+        @classmethod
+        def settings_customise_sources(
+            cls, *_args: object, **_sources: object
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return tuple(reversed(layers))  # pydantic-settings wants the strongest first
+
+    try:
+        settings = Settings(**dict(Layered()))
+    except ValidationError as error:
+        raise _explained(error, origins) from error
+    return ResolvedSettings(settings, config_file, origins)
+
+
+def _explained(error: ValidationError, origins: Mapping[str, Origin]) -> ConfigurationError:
+    problems = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        key = ".".join(str(part) for part in problem["loc"])
+        concerned = [
+            str(origin)
+            for name, origin in origins.items()
+            if name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.")
+        ]
+        where = ", ".join(dict.fromkeys(concerned)) or str(DEFAULT)
+        reason = problem["msg"].removeprefix("Value error, ")
+        problems.append(f"{key} ({where}): {reason}")
+    return ConfigurationError(
+        "wrong setting: " + "; ".join(problems),
+        fix="correct the value there, or take it out to get the default; "
+        "`spark-speech config example` explains every key.",
+    )
