@@ -1,0 +1,1 @@
+"""How good and how fast: scores, timings and their tables, behind ``spark-speech bench``."""

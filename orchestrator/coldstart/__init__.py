@@ -1,0 +1,1 @@
+"""Why the first request after a start is slow, and what keeps it short: caches, prewarming, measurement."""
