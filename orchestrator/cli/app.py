@@ -22,7 +22,7 @@ from orchestrator.errors import SpeechError
 from orchestrator.settings import Settings
 from orchestrator.settings_sources import known_keys
 
-VERBS: Final = ("config",)
+VERBS: Final = ("config", "engines")
 """Modules of `orchestrator.cli`, each with a ``register(app)``, in the order that ``--help`` lists them."""
 
 INTERRUPTED: Final = 130
