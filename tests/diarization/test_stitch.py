@@ -55,7 +55,7 @@ def test_turns_may_come_unsorted_and_touching_turns_share_no_instant() -> None:
 
 def test_an_earlier_exclusive_turn_keeps_the_time_of_an_overlap() -> None:
     turns = [turn(0, 2, "ann"), turn(1, 3, "bob")]
-    assert speakers([word(1.0, 1.9), word(2.1, 2.5)], turns) == ["ann", "bob"]
+    assert speakers([word(1.0, 2.5), word(2.1, 2.5)], turns) == ["ann", "bob"]
 
 
 def test_a_gap_word_takes_the_nearest_edge() -> None:
@@ -114,6 +114,20 @@ def test_a_short_answer_inside_its_own_turn_stays_however_short() -> None:
     assert speakers(words, list(ISLAND_TURNS)) == ["ann", "bob", "ann"]
 
 
+def test_a_single_word_that_does_not_touch_its_neighbours_speaker_stays() -> None:
+    turns = [turn(0, 1, "ann"), turn(1, 1.2, "bob"), turn(1.2, 1.3, "cid"), turn(1.3, 3, "ann")]
+    words = [word(0.5, 0.9), word(1.15, 1.24), word(1.5, 1.9)]
+    assert speakers(words, turns) == ["ann", "bob", "ann"]
+
+
+def test_a_smoothed_words_confidence_is_that_of_its_new_speaker() -> None:
+    words = [word(0.5, 0.9), word(1.0, 1.40), word(1.5, 1.9)]
+    assert label_words(words, ISLAND_TURNS)[1].speaker_confidence == pytest.approx(180 / 400)
+    turns = [turn(0, 1, "ann"), turn(1.5, 1.6, "bob"), turn(1.6, 3, "ann")]
+    words[1] = word(1.22, 1.32)  # ann is 220 ms away
+    assert label_words(words, turns)[1].speaker_confidence == pytest.approx(0.5 * (1 - 220 / 1001))
+
+
 def test_two_words_are_no_island() -> None:
     words = [word(0.5, 0.9), word(1.0, 1.40), word(1.2, 1.4), word(1.5, 1.9)]
     assert speakers(words, list(ISLAND_TURNS)) == ["ann", "bob", "bob", "ann"]
@@ -161,6 +175,11 @@ def test_silence_inside_a_word_counts_half() -> None:
     assert labelled.speaker_confidence == pytest.approx(0.75)
 
 
+def test_silence_a_word_was_left_open_over_does_not_count() -> None:
+    (labelled,) = label_words([word(0.7, 5.0)], [turn(0, 1.0, "ann"), turn(4, 9, "bob")])
+    assert labelled.speaker_confidence == 1.0
+
+
 def test_overlap_means_two_speakers_at_one_time_during_the_word() -> None:
     exclusive = [turn(0, 2, "ann"), turn(2, 4, "bob")]
     full = [turn(0, 2, "ann"), turn(1.5, 4, "bob")]
@@ -170,7 +189,8 @@ def test_overlap_means_two_speakers_at_one_time_during_the_word() -> None:
 
 
 def test_one_speakers_own_turns_are_no_overlap() -> None:
-    full = [turn(0, 2, "ann"), turn(1, 3, "ann"), turn(3, 4, "bob")]
+    nested = [turn(0, 3, "ann"), turn(0.5, 0.7, "ann"), turn(1, 2, "ann"), turn(2.5, 3, "ann")]
+    full = [*nested, turn(3, 4, "bob")]
     assert not any(labelled.overlap for labelled in label_words([word(0.5, 3.5)], full[:1], full))
 
 
