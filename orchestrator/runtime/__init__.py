@@ -1,0 +1,1 @@
+"""The local tritonserver: finding or unpacking one, starting, watching and stopping it."""
