@@ -46,9 +46,12 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("spark-speech")
+        try:
+            return version("spark-speech")
+        except PackageNotFoundError:  # run from a source folder that was never installed
+            return "0+unknown"
     module = _MODULES.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

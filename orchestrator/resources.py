@@ -15,7 +15,7 @@ _PACKAGE: Final = Path(__file__).resolve().parent
 _EXAMPLE_CONFIG: Final = "docs/spark-speech.example.toml"
 
 
-def data_root(package: Path = _PACKAGE) -> Path:
+def data_root(package: Path) -> Path:
     """The folder that holds the data of the package installed at ``package``."""
     packaged = package / "_data"
     return packaged if packaged.is_dir() else package.parent
@@ -42,7 +42,7 @@ def example_config() -> Path:
 
 
 def _existing(name: str) -> Path:
-    path = data_root() / name
+    path = data_root(_PACKAGE) / name
     if not path.exists():
         raise ConfigurationError(
             f"the installation is incomplete: {path} is missing",

@@ -130,13 +130,13 @@ class TomlFileSource(LayerSource):
         super().__init__(settings_cls)
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:  # its text ends in the line and the column
-            raise ConfigurationError(
-                f"{path} is not valid TOML: {error}", fix="correct that line.", path=path
-            ) from error
         except UnicodeDecodeError as error:
             raise ConfigurationError(
                 f"{path} is not UTF-8 text: byte {error.start}", fix="save it as UTF-8.", path=path
+            ) from error
+        except (ValueError, RecursionError) as error:  # a TOMLDecodeError ends in the line and the column
+            raise ConfigurationError(
+                f"{path} is not valid TOML: {error}", fix="correct that line.", path=path
             ) from error
         except FileNotFoundError as error:
             raise ConfigurationError(
@@ -225,11 +225,11 @@ def _without_none(annotation: Any) -> tuple[Any, bool]:
 def _literal(text: str, key: str, origin: Origin) -> object:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(
             f"{key} ({origin}) is neither a JSON nor a TOML literal",
             fix=f'write it as in {key}={{name = "value"}}, or name one entry: {key}.NAME=VALUE.',

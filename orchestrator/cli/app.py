@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Final
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``spark-speech`` command; ends the process with its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     as_json = wants_json(arguments)
-    sys.excepthook = _report_crash
+    sys.excepthook = partial(_report_crash, arguments)
     try:
         code = _run(arguments, as_json=as_json)
         sys.stdout.flush()
@@ -127,9 +128,13 @@ def _run(arguments: Sequence[str], *, as_json: bool) -> int:
     return code
 
 
-def _report_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _report_crash(
+    arguments: Sequence[str],
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType | None,
+) -> None:
     """Stand in for Python's traceback, which ``-v`` brings back."""
-    arguments = sys.argv[1:]
     if any(argument in ("--verbose", "-v", "-vv") for argument in arguments):
         sys.__excepthook__(kind, error, trace)
         return

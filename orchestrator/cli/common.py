@@ -84,6 +84,4 @@ def configure_logging(verbosity: int) -> None:
     logger = logging.getLogger("orchestrator")
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG))
     if not logger.handlers:
-        handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
-        logger.addHandler(handler)
-        logger.propagate = False
+        logger.addHandler(RichHandler(console=Console(stderr=True), show_path=False, markup=False))

@@ -35,7 +35,7 @@ def show(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     def human(console: Console) -> None:
         table = Table("Setting", "Value", "From", box=None, pad_edge=False)
         for row in rows:
-            value = "" if row.value is None else str(row.value)
+            value = "(not set)" if row.value is None else str(row.value)
             style = "dim" if row.origin.kind == "default" else None
             table.add_row(row.key, value, str(row.origin), style=style)
         console.print(table, markup=False)
