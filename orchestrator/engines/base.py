@@ -6,9 +6,10 @@ An engine is batch-first and thread-safe: `Recognizer.recognize` may be called f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +88,7 @@ class Recognizer(ABC):
             InferenceError: the model failed.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most engines have nothing to free)
         """Free what the engine holds; it cannot be used afterwards."""
 
 
@@ -100,3 +101,5 @@ class EngineSource:
     """A torch device name (``cpu``, ``cuda``, ``cuda:0``) for engines that use torch."""
     threads: int | None = None
     """CPU threads, None for the library's own default."""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What only this engine knows, JSON-ready; the engine's module documents and checks it."""
