@@ -24,6 +24,7 @@ def server_command(
     models: Sequence[str],
     settings: ServerSettings,
     shm_prefix: str,
+    closed_key: str,
 ) -> list[str]:
     """The argument vector.
 
@@ -33,6 +34,8 @@ def server_command(
         models: what to load, at least one; other models in the repository stay unloaded.
         settings: addresses, ports and times.
         shm_prefix: how the names of this server's shared memory regions begin.
+        closed_key: a random key that the shared-memory interface asks for. No client of this project uses
+            that interface, and it maps any region of the machine by name, so nobody is told the key.
     """
     backend = {
         "shm-default-byte-size": SHM_DEFAULT_BYTES,
@@ -56,6 +59,8 @@ def server_command(
         f"--grpc-address={settings.host}",
         f"--grpc-port={settings.grpc_port}",
         f"--grpc-keepalive-time={KEEPALIVE_MS}",
+        f"--http-restricted-api=shared-memory:closed={closed_key}",
+        f"--grpc-restricted-protocol=shared-memory:closed={closed_key}",
         f"--metrics-address={settings.host}",
         f"--metrics-port={settings.metrics_port}",
         "--metrics-config=histogram_latencies=true",

@@ -80,10 +80,12 @@ def last_error(log: str) -> str | None:
     own: str | None = None
     for line in reversed(log.splitlines()):
         text = line.strip()
+        if any(known in text for known in _HARMLESS):
+            continue
         if _PYTHON_ERROR.match(text) or _PROSE_ERROR.search(text):
             return text
         match = _SERVER_ERROR.match(text)
-        if own is None and match and not any(known in text for known in _HARMLESS):
+        if own is None and match:
             own = explain(match["text"])
     return own
 

@@ -163,7 +163,14 @@ class TritonServer:
         shm_prefix = f"spark_speech_{token}_"
         path = _new_log(self.home, token)
         child = process.spawn(
-            server_command(self.triton, self.repository, self.models, self.settings, shm_prefix),
+            server_command(
+                self.triton,
+                self.repository,
+                self.models,
+                self.settings,
+                shm_prefix,
+                closed_key=secrets.token_hex(16),
+            ),
             server_environment(self.triton, self._cache, self._environment),
             path,
             detached=detached,

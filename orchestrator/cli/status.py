@@ -1,0 +1,57 @@
+"""``spark-speech status``: how the server is."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.cli.common import JsonFlag, emit, settings_of
+
+if TYPE_CHECKING:
+    from orchestrator.runtime.status import ServerStatus
+
+_STYLES = {"healthy": "green", "starting": "yellow", "degraded": "red", "unknown": "red"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("status")(status)
+
+
+def status(ctx: typer.Context, as_json: JsonFlag = False) -> None:
+    """Show the server: release, models, ports, memory.
+
+    Exit codes: 0 healthy, 1 starting or degraded, 2 cannot tell (none was started, or it does not answer).
+    """
+    from orchestrator.runtime import status as runtime
+
+    found = runtime.status(settings_of(ctx).paths.home)
+    emit(found.to_dict(), lambda console: _show(found, console), as_json=as_json)
+    raise typer.Exit(found.verdict.exit_code)
+
+
+def _show(found: ServerStatus, console: Console) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    verdict = f"[{_STYLES[found.verdict]}]{found.verdict}[/]"
+    table.add_row("Server", verdict)
+    state = found.state
+    if state is not None:
+        table.add_row("Release", "none" if state.release is None else state.release[:16])
+        table.add_row("Triton", state.triton)
+        table.add_row(
+            "Address",
+            f"{state.host}, gRPC {state.grpc_port}, HTTP {state.http_port}, metrics {state.metrics_port}",
+        )
+        if found.memory_bytes is not None:
+            table.add_row("Process", f"pid {state.pid}, up {timedelta(seconds=round(state.uptime_s))}")
+            table.add_row("Memory", f"{found.memory_bytes / 1024**2:.0f} MiB")
+        for model in found.models:
+            table.add_row(f"Model {model.name}", "[green]ready[/]" if model.ready else "[red]not ready[/]")
+        table.add_row("Log", state.log)
+    console.print(table, highlight=False)
+    if found.reason is not None:
+        console.print(found.reason, highlight=False, markup=False, soft_wrap=True)
