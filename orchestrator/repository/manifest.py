@@ -15,17 +15,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import ReleaseCorruptError
 
 FILE_NAME: Final = "manifest.json"
 SCHEMA_VERSION: Final = 1
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-RelativePath = Annotated[str, Field(pattern=r"^(?!/)(?!.*(?:^|/)\.\.(?:/|$)).+$")]
+
+
+def _below(path: str) -> str:
+    if path != PurePosixPath(path).as_posix() or path.startswith("/") or ".." in path.split("/"):
+        raise ValueError("must be a plain path below the repository")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_below)]
 
 
 class _Part(BaseModel):

@@ -141,7 +141,7 @@ class ReleaseStore:
             write_atomic(staged / manifests.FILE_NAME, manifest.to_json().encode("utf-8"))
             checks = check(staged) if check is not None else {}
             _remove_bytecode(staged)
-            write_atomic(staged / _CHECKS, json.dumps(checks, sort_keys=True).encode("utf-8"))
+            write_atomic(staged / _CHECKS, json.dumps(checks).encode("utf-8"))
             for folder in (staged, *(path for path in staged.rglob("*") if path.is_dir())):
                 sync_folder(folder)
             if target.exists():  # a damaged one: put aside first, for a rename cannot replace a folder
@@ -153,7 +153,7 @@ class ReleaseStore:
     def record_checks(self, release: Release, checks: Mapping[str, str]) -> None:
         """Keep what was found out about a release that is already there."""
         _remove_bytecode(release.folder)
-        write_atomic(release.folder / _CHECKS, json.dumps(dict(checks), sort_keys=True).encode("utf-8"))
+        write_atomic(release.folder / _CHECKS, json.dumps(dict(checks)).encode("utf-8"))
 
     def activate(self, release_id: str) -> None:
         """Point ``current`` at the release, in one step.
