@@ -1,0 +1,98 @@
+"""What a server offers: one card a model, read from Triton's repository index and the models' parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from orchestrator.contract import Parameter, Task
+
+_DEFAULT_RANK: Final = 1000
+"""Models that state no rank come last."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One line of Triton's repository index; version and state are empty for a model never loaded."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """One model of a server.
+
+    Attributes:
+        name: the model's name on the server.
+        ready: whether it takes requests.
+        versions: the versions that are ready.
+        state: Triton's word for it (``READY``, ``UNAVAILABLE``, ``LOADING``...), or ``UNLOADED``.
+        reason: why it is not ready, one line, where the server says so.
+        task: what it does; None for a model that is not ready (its parameters cannot be read then) or not
+            one of this project's.
+        engine: the engine behind it.
+        languages: BCP-47 primary tags it can recognise; empty for a model that needs none.
+        times_estimated: True where word times are spread, not measured.
+        max_window_s: the longest audio of one request, in seconds; infinite where it is not bounded.
+        rank: the lowest is preferred.
+    """
+
+    name: str
+    ready: bool
+    versions: tuple[str, ...] = ()
+    state: str = "READY"
+    reason: str = ""
+    task: Task | None = None
+    engine: str = ""
+    languages: tuple[str, ...] = ()
+    times_estimated: bool = False
+    max_window_s: float = math.inf
+    rank: int = _DEFAULT_RANK
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready data; an unbounded window is None."""
+        data = asdict(self)
+        data["max_window_s"] = None if math.isinf(self.max_window_s) else self.max_window_s
+        return data
+
+
+def card(name: str, entries: Iterable[IndexEntry], parameters: Mapping[str, str] | None) -> ModelCard:
+    """The card of one model from its index entries and, where it is ready, its config's parameters.
+
+    Parameters that are missing or not understood leave their defaults: a server may hold models of others.
+    """
+    entries = list(entries)
+    versions = tuple(entry.version for entry in entries if entry.state == "READY")
+    state = "READY" if versions else next((entry.state for entry in entries if entry.state), "UNLOADED")
+    reason = "" if versions else next((entry.reason for entry in entries if entry.reason), "")
+    base = ModelCard(name, bool(versions), versions, state, reason.partition("\n")[0])
+    if parameters is None:
+        return base
+    given = {key: parameters.get(key, "") for key in Parameter}
+    task = given[Parameter.TASK]
+    return ModelCard(
+        name=name,
+        ready=base.ready,
+        versions=versions,
+        state=state,
+        reason=base.reason,
+        task=Task(task) if task in set(Task) else None,
+        engine=given[Parameter.ENGINE] or name,
+        languages=tuple(tag.strip() for tag in given[Parameter.LANGUAGES].split(",") if tag.strip()),
+        times_estimated=given[Parameter.WORD_TIMES] == "estimated",
+        max_window_s=_positive(given[Parameter.MAX_WINDOW_S], math.inf),
+        rank=int(given[Parameter.RANK]) if given[Parameter.RANK].lstrip("-").isdigit() else _DEFAULT_RANK,
+    )
+
+
+def _positive(text: str, default: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return default
+    return value if value > 0 else default

@@ -1,0 +1,170 @@
+"""Requests and answers of `orchestrator.contract`, as protobuf messages of Triton's inference protocol."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2
+from tritonclient.utils import deserialize_bytes_tensor
+
+from orchestrator import contract
+from orchestrator.contract import DataType, ModelContract, TensorSpec
+from orchestrator.diarization.base import Diarization, DiarizationOptions, SpeakerTurn
+from orchestrator.engines.base import Recognition, RecognitionOptions, RecognizedWord, Samples
+from orchestrator.errors import RemoteInferenceError
+
+MAX_MESSAGE_BYTES: Final = 2**31 - 1
+"""gRPC and protobuf count a message's bytes in a signed 32-bit number."""
+_NUMPY: Final[dict[DataType, type[np.generic]]] = {
+    "FP32": np.float32,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+}
+_OVERHEAD_BYTES: Final = 64 * 1024
+"""More than names, shapes and options ever take."""
+
+
+def request_bytes(samples: int) -> int:
+    """The size of a request that carries ``samples`` samples, rounded up."""
+    return samples * np.dtype(np.float32).itemsize + _OVERHEAD_BYTES
+
+
+def encode(
+    model: str,
+    version: str,
+    samples: Samples,
+    options: RecognitionOptions | DiarizationOptions | None,
+    outputs: ModelContract,
+) -> service_pb2.ModelInferRequest:
+    """The request for one recording.
+
+    Args:
+        model: the model's name on the server.
+        version: one version, or empty for the one the server's policy picks.
+        samples: float32 ``[n]`` at 16 kHz.
+        options: sent as JSON, without what is None; nothing is sent where all is None.
+        outputs: the contract whose outputs are asked for.
+    """
+    request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
+    audio = np.ascontiguousarray(samples, dtype="<f4")
+    _add_input(request, contract.AUDIO, [1, len(audio)], audio.tobytes())
+    if options is not None and (chosen := options.model_dump_json(exclude_none=True)) != "{}":
+        text = chosen.encode()
+        _add_input(request, contract.OPTIONS, [1, 1], len(text).to_bytes(4, "little") + text)
+    for spec in outputs.outputs:
+        request.outputs.add(name=spec.name)
+    return request
+
+
+def _add_input(
+    request: service_pb2.ModelInferRequest, spec: TensorSpec, shape: list[int], content: bytes
+) -> None:
+    request.inputs.add(name=spec.name, datatype=spec.datatype, shape=shape)
+    request.raw_input_contents.append(content)
+
+
+def decode_recognition(response: service_pb2.ModelInferResponse, host: str) -> Recognition:
+    """The words in a recogniser's answer.
+
+    Raises:
+        RemoteInferenceError: the answer does not follow the contract.
+    """
+    tensors = _Tensors(response, host)
+    texts = tensors.texts(contract.WORD)
+    starts = tensors.numbers(contract.WORD_START_MS).tolist()
+    ends = tensors.numbers(contract.WORD_END_MS).tolist()
+    confidences = tensors.numbers(contract.WORD_CONFIDENCE).tolist()
+    if not len(texts) == len(starts) == len(ends) == len(confidences):
+        raise tensors.broken("the word tensors differ in length")
+    if any(not 0 <= start <= end for start, end in zip(starts, ends, strict=True)):
+        raise tensors.broken("word times run backwards")
+    if not all(0 <= confidence <= 1 for confidence in confidences):
+        raise tensors.broken("a confidence is outside 0..1")
+    language = tensors.texts(contract.LANGUAGE)
+    estimated = tensors.numbers(contract.TIMES_ESTIMATED)
+    if len(language) != 1 or estimated.size != 1:
+        raise tensors.broken("LANGUAGE and TIMES_ESTIMATED must hold one value each")
+    rows = zip(texts, starts, ends, confidences, strict=True)
+    words = tuple(RecognizedWord(text, start, end, confidence) for text, start, end, confidence in rows)
+    return Recognition(words, language[0], bool(estimated.item()))
+
+
+def decode_diarization(response: service_pb2.ModelInferResponse, host: str) -> Diarization:
+    """The turns in a diarizer's answer.
+
+    Raises:
+        RemoteInferenceError: the answer does not follow the contract.
+    """
+    tensors = _Tensors(response, host)
+    embeddings = tensors.matrix(contract.SPEAKER_EMBEDDING)
+    turns = tensors.turns(contract.TURN_START_MS, contract.TURN_END_MS, contract.TURN_SPEAKER)
+    exclusive = tensors.turns(
+        contract.EXCLUSIVE_START_MS, contract.EXCLUSIVE_END_MS, contract.EXCLUSIVE_SPEAKER
+    )
+    return Diarization(turns, exclusive, embeddings)
+
+
+class _Tensors:
+    """The outputs of one answer by name, checked against the contract."""
+
+    def __init__(self, response: service_pb2.ModelInferResponse, host: str) -> None:
+        self._model = response.model_name
+        self._host = host
+        if len(response.raw_output_contents) != len(response.outputs):
+            raise self.broken("it carries no raw tensor contents")
+        self._outputs = {
+            output.name: (output, content)
+            for output, content in zip(response.outputs, response.raw_output_contents, strict=True)
+        }
+
+    def broken(self, reason: str) -> RemoteInferenceError:
+        """The error for an answer that does not follow the contract."""
+        return RemoteInferenceError(
+            f"The answer of {self._model} does not follow the tensor contract: {reason}.",
+            fix="rebuild the release with the version of spark-speech that the client has.",
+            host=self._host,
+            model=self._model,
+        )
+
+    def _content(self, spec: TensorSpec) -> tuple[list[int], bytes]:
+        if spec.name not in self._outputs:
+            raise self.broken(f"{spec.name} is missing")
+        output, content = self._outputs[spec.name]
+        if output.datatype != spec.datatype:
+            raise self.broken(f"{spec.name} is {output.datatype} instead of {spec.datatype}")
+        return list(output.shape), content
+
+    def numbers(self, spec: TensorSpec) -> NDArray[np.generic]:
+        """A tensor of numbers, flat."""
+        _, content = self._content(spec)
+        kind = np.dtype(_NUMPY[spec.datatype])
+        if len(content) % kind.itemsize:
+            raise self.broken(f"{spec.name} has {len(content)} bytes, not a multiple of {kind.itemsize}")
+        return np.frombuffer(content, dtype=kind.newbyteorder("<"))
+
+    def matrix(self, spec: TensorSpec) -> NDArray[np.float32]:
+        """A float tensor ``[1, S, D]`` without its batch dimension."""
+        shape, _ = self._content(spec)
+        values = self.numbers(spec).astype(np.float32)
+        if len(shape) != 3 or shape[0] != 1 or shape[1] * shape[2] != values.size:
+            raise self.broken(f"{spec.name} has shape {shape} for {values.size} values")
+        return values.reshape(shape[1], shape[2])
+
+    def texts(self, spec: TensorSpec) -> list[str]:
+        """A tensor of strings, flat."""
+        _, content = self._content(spec)
+        try:
+            return [item.decode() for item in deserialize_bytes_tensor(content).tolist()]
+        except (struct.error, UnicodeDecodeError) as error:
+            raise self.broken(f"{spec.name} is not a list of UTF-8 strings") from error
+
+    def turns(self, start: TensorSpec, end: TensorSpec, speaker: TensorSpec) -> tuple[SpeakerTurn, ...]:
+        """Turns from their three tensors."""
+        columns = [self.numbers(spec).tolist() for spec in (start, end, speaker)]
+        if len({len(column) for column in columns}) != 1:
+            raise self.broken(f"{start.name}, {end.name} and {speaker.name} differ in length")
+        return tuple(SpeakerTurn(*row) for row in zip(*columns, strict=True))

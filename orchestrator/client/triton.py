@@ -1,0 +1,273 @@
+"""The transport: Triton's gRPC, asynchronous, with limits, retries and the project's errors.
+
+Retries follow `RetryPolicy`, only where the failure is one that time can heal (the server is away, its queue
+is full), and only while the caller's own deadline leaves room for the wait. Cancelling the task cancels the
+request on the server. grpc.aio needs asyncio, and one object serves one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+import grpc
+import grpc.aio
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from orchestrator import contract
+from orchestrator.client import codec, failures
+from orchestrator.client.catalog import IndexEntry, ModelCard, card
+from orchestrator.client.concurrent import gather
+from orchestrator.client.failures import Call, Failure
+from orchestrator.client.retry import RetryPolicy
+from orchestrator.diarization.base import Diarization, DiarizationOptions
+from orchestrator.engines.base import Recognition, RecognitionOptions, Samples
+from orchestrator.errors import (
+    ConfigurationError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    ServerUnavailableError,
+    ServiceError,
+    SpeechError,
+)
+
+QUESTION_LIMIT_S: Final = 10.0
+"""Time limit of a question about the server, in seconds: it answers those without any model."""
+
+_CHANNEL_OPTIONS: Final = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A server that restarts is found again in a second; gRPC's own default backs off to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A speech service is private: recordings must not take the way of http_proxy.
+    ("grpc.enable_http_proxy", 0),
+    # Channels to one address share a connection otherwise, and closing one client would disturb another.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """What a server says of itself."""
+
+    host: str
+    live: bool
+    ready: bool
+    """All models that it was told to load are loaded."""
+    name: str
+    version: str
+
+
+_Method = Callable[..., Awaitable[Any]]
+
+
+def parse_url(url: str) -> tuple[str, bool]:
+    """``host:port`` and whether to use TLS, of ``host:port``, ``grpc://host:port`` or ``grpcs://host:port``.
+
+    Raises:
+        ConfigurationError: anything else.
+    """
+    scheme, found, rest = url.strip().rstrip("/").rpartition("://")
+    address = rest
+    host, colon, port = address.rpartition(":")
+    if (found and scheme not in ("grpc", "grpcs")) or not (host and colon and port.isdigit()):
+        raise ConfigurationError(
+            f"{url!r} is not an address of Triton's gRPC.",
+            fix="write it as host:port, such as 127.0.0.1:8001 (grpcs://host:port for TLS).",
+        )
+    return address, scheme == "grpcs"
+
+
+class TritonTransport:
+    """One connection to one Triton server."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        max_concurrency: int,
+        retry: RetryPolicy | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Connect lazily: the first call opens the connection.
+
+        Args:
+            url: see `parse_url`.
+            timeout_s: limit of one attempt in seconds; an inference gets the duration of its audio on top,
+                because a model may work at the speed of the recording.
+            max_concurrency: inferences in flight at once; the others wait their turn here.
+            retry: how often to try again.
+            metadata: gRPC headers sent with each call, such as the secret of a restricted protocol.
+
+        Raises:
+            ConfigurationError: ``url`` is not an address.
+        """
+        self.host, self._tls = parse_url(url)
+        self._timeout_s = timeout_s
+        self._limiter = anyio.CapacityLimiter(max_concurrency)
+        self._retry = retry or RetryPolicy()
+        self._metadata = tuple((key.lower(), value) for key, value in (metadata or {}).items())
+        self._channel: grpc.aio.Channel | None = None
+        self._closed = False
+
+    async def close(self) -> None:
+        """Close the connection; calls in flight are cancelled. Safe to call again."""
+        self._closed = True
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    async def status(self) -> ServerStatus:
+        """Ask how the server is.
+
+        Raises:
+            ServerUnavailableError: nobody answers.
+        """
+        stub = self._stub()
+        live = await self._ask(stub.ServerLive, service_pb2.ServerLiveRequest())
+        ready = await self._ask(stub.ServerReady, service_pb2.ServerReadyRequest())
+        told = await self._ask(stub.ServerMetadata, service_pb2.ServerMetadataRequest())
+        return ServerStatus(self.host, live.live, ready.ready, told.name, told.version)
+
+    async def cards(self) -> tuple[ModelCard, ...]:
+        """A card for each model in the server's repository, by name.
+
+        Raises:
+            ServerUnavailableError: nobody answers.
+        """
+        index = await self._ask(self._stub().RepositoryIndex, service_pb2.RepositoryIndexRequest())
+        entries: dict[str, list[IndexEntry]] = {}
+        for model in index.models:
+            entries.setdefault(model.name, []).append(
+                IndexEntry(model.name, model.version, model.state, model.reason)
+            )
+
+        async def read(name: str) -> ModelCard:
+            lines = entries[name]
+            ready = any(line.state == "READY" for line in lines)
+            return card(name, lines, await self._parameters(name) if ready else None)
+
+        return tuple(await gather(*(lambda name=name: read(name) for name in sorted(entries))))
+
+    async def recognize(
+        self, model: str, samples: Samples, options: RecognitionOptions, *, version: str = ""
+    ) -> Recognition:
+        """Recognise one recording of at most the model's window.
+
+        Raises:
+            ServiceError: the subclass says what happened; `orchestrator.client.failures` lists them.
+            UnsupportedLanguageError: the model does not know the language.
+        """
+        response = await self._infer(model, version, samples, options, contract.RECOGNIZER)
+        return codec.decode_recognition(response, self.host)
+
+    async def diarize(
+        self, model: str, samples: Samples, options: DiarizationOptions, *, version: str = ""
+    ) -> Diarization:
+        """Find out who spoke when in one recording.
+
+        Raises:
+            ServiceError: the subclass says what happened; `orchestrator.client.failures` lists them.
+        """
+        response = await self._infer(model, version, samples, options, contract.DIARIZER)
+        return codec.decode_diarization(response, self.host)
+
+    async def _infer(
+        self,
+        model: str,
+        version: str,
+        samples: Samples,
+        options: RecognitionOptions | DiarizationOptions,
+        outputs: contract.ModelContract,
+    ) -> service_pb2.ModelInferResponse:
+        limit_s = self._timeout_s + len(samples) / contract.SAMPLE_RATE_HZ
+        call = Call(self.host, model, version, limit_s)
+        size = codec.request_bytes(len(samples))
+        if size > codec.MAX_MESSAGE_BYTES:
+            minutes = len(samples) / contract.SAMPLE_RATE_HZ / 60
+            raise failures.too_large(
+                call,
+                f"{minutes:.0f} minutes of audio for {model} are {size / 2**30:.1f} GiB, "
+                "more than the 2 GiB that gRPC can carry.",
+            )
+        first: SpeechError | None = None
+        attempt = 0
+        while True:
+            try:
+                async with self._limiter:
+                    # Built inside the limit, so that waiting requests hold no copy of their audio.
+                    request = codec.encode(model, version, samples, options, outputs)
+                    return await self._attempt(self._stub().ModelInfer, request, call)
+            except _AttemptError as failed:
+                error, cause = failed.failure.error, failed.__cause__
+                # A server that comes back says "not ready" until its models are loaded.
+                loading = isinstance(first, ServerUnavailableError) and isinstance(error, ModelNotReadyError)
+                wait_s = self._retry.wait_s(attempt) if failed.failure.transient or loading else None
+            if wait_s is None or anyio.current_time() + wait_s > anyio.current_effective_deadline():
+                raise error from cause
+            first = first or error
+            attempt += 1
+            await anyio.sleep(wait_s)
+
+    async def _parameters(self, model: str) -> Mapping[str, str] | None:
+        """The parameters in a model's config; None if it was unloaded meanwhile."""
+        try:
+            answer = await self._ask(
+                self._stub().ModelConfig, service_pb2.ModelConfigRequest(name=model), model=model
+            )
+        except (ModelNotFoundError, ModelNotReadyError):
+            return None
+        return {key: value.string_value for key, value in answer.config.parameters.items()}
+
+    async def _ask(self, method: _Method, request: object, model: str | None = None) -> Any:
+        """A question about the server: tried once, so that a caller learns at once how things are."""
+        try:
+            return await self._attempt(method, request, Call(self.host, model, limit_s=QUESTION_LIMIT_S))
+        except _AttemptError as failed:
+            raise failed.failure.error from failed.__cause__
+
+    async def _attempt(self, method: _Method, request: object, call: Call) -> Any:
+        try:
+            return await method(request, timeout=call.limit_s, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise _AttemptError(failures.from_status(error.code(), error.details(), call)) from error
+        except (grpc.aio.UsageError, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if not self._closed or (task is not None and task.cancelling()):
+                raise
+            # The channel was closed under the call: nobody cancelled *this* task.
+            raise closed_error(self.host) from error
+
+    def _stub(self) -> service_pb2_grpc.GRPCInferenceServiceStub:
+        if self._closed:
+            raise closed_error(self.host)
+        if self._channel is None:
+            if self._tls:
+                credentials = grpc.ssl_channel_credentials()
+                self._channel = grpc.aio.secure_channel(self.host, credentials, options=_CHANNEL_OPTIONS)
+            else:
+                self._channel = grpc.aio.insecure_channel(self.host, options=_CHANNEL_OPTIONS)
+        return service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+
+class _AttemptError(Exception):
+    """One attempt failed; never leaves this module."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.error.message)
+        self.failure = failure
+
+
+def closed_error(host: str) -> ServiceError:
+    """The client was closed before or during the call."""
+    return ServiceError(
+        f"This client of {host} is closed.",
+        fix="make a new client, and close it after its last call.",
+        host=host,
+    )
