@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import ConfigurationError
+from orchestrator.repository.catalog import KINDS
+from orchestrator.repository.plan import ModelOptions, make_plan, with_models
+from orchestrator.repository.sources import HubSource, LocalSource
+from orchestrator.settings import BuildSettings
+
+
+def test_the_default_plan_is_the_settings_default() -> None:
+    assert make_plan() == make_plan(BuildSettings().models)
+    assert [model.name for model in make_plan().models] == ["diarizer", "moonshine"]
+
+
+def test_a_model_on_the_command_line_replaces_its_name_and_keeps_the_others() -> None:
+    base = {"moonshine": "embedded", "diarizer": "embedded"}
+    models = with_models(base, ["parakeet=nvidia/parakeet-tdt-0.6b-v3", "diarizer=/srv/community-1"])
+    plan = {model.name: model.source for model in make_plan(models).models}
+    assert list(plan) == ["diarizer", "moonshine", "parakeet"]
+    assert plan["parakeet"] == HubSource("nvidia/parakeet-tdt-0.6b-v3")
+    assert plan["diarizer"] == LocalSource(Path("/srv/community-1"))
+    assert base == {"moonshine": "embedded", "diarizer": "embedded"}
+
+
+@pytest.mark.parametrize("entry", ["parakeet", "=x", "parakeet=", " = "])
+def test_an_entry_that_is_not_name_and_source_is_refused(entry: str) -> None:
+    with pytest.raises(ConfigurationError, match="NAME=SOURCE"):
+        with_models({}, [entry])
+
+
+def test_the_order_of_the_models_makes_no_difference() -> None:
+    one, two = (
+        {"moonshine": "embedded", "diarizer": "embedded"},
+        {"diarizer": "embedded", "moonshine": "embedded"},
+    )
+    assert make_plan(one) == make_plan(two)
+
+
+@pytest.mark.parametrize(
+    ("models", "reason"),
+    [
+        ({}, "no models"),
+        ({"diarizer": "embedded"}, "no recogniser"),
+        ({"parakete": "embedded"}, "did you mean 'parakeet'"),
+        ({"moonshine": "what is this"}, "no model source"),
+    ],
+)
+def test_models_that_cannot_be_built_are_refused(models: dict[str, str], reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        make_plan(models)
+
+
+def test_options_reach_the_configuration() -> None:
+    options = {"parakeet": ModelOptions(max_window_s=90.0, max_batch_size=4, languages=("de",))}
+    (model,) = make_plan({"parakeet": "org/model"}, options=options).models
+    assert model.config.max_batch_size == 4
+    assert model.config.parameters["max_window_s"] == "90"
+    assert model.config.parameters["languages"] == "de"
+
+
+@pytest.mark.parametrize("options", [ModelOptions(max_window_s=0), ModelOptions(max_window_s=float("nan"))])
+def test_options_out_of_range_are_refused(options: ModelOptions) -> None:
+    with pytest.raises(ConfigurationError, match="out of range"):
+        make_plan(options={"moonshine": options})
+
+
+def test_options_for_a_model_that_is_not_built_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="parakeet"):
+        make_plan(options={"parakeet": ModelOptions(max_window_s=60)})
+
+
+def test_languages_follow_the_weights() -> None:
+    def languages(source: str) -> str:
+        (model,) = make_plan({"parakeet": source}).models
+        return model.config.parameters["languages"]
+
+    assert "de" in languages("nvidia/parakeet-tdt-0.6b-v3").split(",")
+    assert languages("nvidia/parakeet-tdt-0.6b-v2") == "en"
+    assert languages("embedded") == "en"
+
+
+def test_parameters_tell_a_client_all_it_routes_by() -> None:
+    for model in make_plan(dict.fromkeys(KINDS, "embedded")).models:
+        parameters = model.config.parameters
+        assert parameters["task"] in ("recognize", "diarize")
+        assert float(parameters["max_window_s"]) > 0
+        assert int(parameters["rank"]) >= 0
+        assert json.loads(parameters["engine_options"]) == {}
+        assert ("languages" in parameters) == (parameters["task"] == "recognize")
+
+
+def test_the_plan_says_what_it_will_fetch_and_is_json() -> None:
+    data = json.loads(json.dumps(make_plan({"moonshine": "embedded", "parakeet": "org/m"}).to_dict()))
+    moonshine, parakeet = data["models"]
+    assert {file["name"] for file in moonshine["files"]} == {
+        "encoder_model.ort",
+        "decoder_model_merged.ort",
+        "tokenizer.bin",
+    }
+    assert all(len(file["sha256"]) == 64 for file in moonshine["files"])
+    assert parakeet["pinned"] is False
