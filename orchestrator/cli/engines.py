@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.cli.common import JsonFlag, emit
 
@@ -53,7 +54,9 @@ def engines(as_json: JsonFlag = False) -> None:
                 _word_times(spec),
                 f"{spec.max_window_s:g} s",
                 spec.default_source,
-                "[green]ready[/]" if state.ready else f"[yellow]needs {', '.join(state.missing)}[/]",
+                Text("ready", "green")
+                if state.ready
+                else Text(f"needs {', '.join(state.missing)}", "yellow"),
             )
         console.print(table)
         for install in dict.fromkeys(state.install for state in states.values() if state.install):
