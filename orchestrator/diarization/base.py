@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator.errors import ConfigurationError
 
 
 class DiarizationOptions(BaseModel):
@@ -17,6 +20,28 @@ class DiarizationOptions(BaseModel):
     num_speakers: int | None = Field(default=None, ge=1)
     min_speakers: int | None = Field(default=None, ge=1)
     max_speakers: int | None = Field(default=None, ge=1)
+
+    def check(self) -> None:
+        """Check the bounds against one another; ``num_speakers`` must lie within the other two.
+
+        Raises:
+            ConfigurationError: they contradict one another.
+        """
+        rising = [
+            (name, value)
+            for name, value in (
+                ("min_speakers", self.min_speakers),
+                ("num_speakers", self.num_speakers),
+                ("max_speakers", self.max_speakers),
+            )
+            if value is not None
+        ]
+        for (low, least), (high, most) in itertools.pairwise(rising):
+            if least > most:
+                raise ConfigurationError(
+                    f"{low} is {least}, more than {high}, which is {most}",
+                    fix="give num_speakers alone, or bounds with min_speakers <= max_speakers",
+                )
 
 
 @dataclass(frozen=True, slots=True)
