@@ -13,6 +13,7 @@ only where the stub's Python is the one that runs this code, and where that libp
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 import re
@@ -31,6 +32,7 @@ from orchestrator.errors import TritonNotFoundError
 from orchestrator.progress import ProgressReporter, SilentProgress
 from orchestrator.repository import wheels
 from orchestrator.repository.storage import storage_errors
+from orchestrator.runtime.numpy2 import HOOK
 
 SYSTEM_PREFIX: Final = Path("/opt/tritonserver")
 """Where NVIDIA's images keep the server."""
@@ -40,6 +42,7 @@ BUNDLED_VERSION: Final = "2.51.0"
 _WHEEL_ROOT: Final = "pytriton/tritonserver/"
 _PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 _STUB: Final = Path("backends/python/triton_python_backend_stub")
+_UTILS: Final = Path("backends/python/triton_python_backend_utils.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,9 @@ def find(home: Path, *, system: Path = SYSTEM_PREFIX) -> TritonInstall:
     extra = () if library.is_relative_to("/usr/lib") or library == Path("/usr/lib64") else (library,)
     reasons = []
     for prefix in (system, wheel_prefix(home)):
-        reason = _unusable(prefix)
+        reason = _unusable(prefix) or (
+            _unaware_of_numpy2(prefix) if prefix == system else _unrepaired(prefix)
+        )
         if reason is None:
             bundled = prefix != system
             return TritonInstall(
@@ -152,6 +157,8 @@ def install(home: Path, cache: Path, progress: ProgressReporter | None = None) -
                 task.update(completed=done)
             (staging / "bin" / "tritonserver").chmod(0o755)
             (staging / _STUB).chmod(0o755)
+            with (staging / _UTILS).open("a", encoding="utf-8") as utilities:
+                utilities.write(HOOK)
             _put(staging, target)
     task.finish("Unpacked tritonserver")
     return find(home)
@@ -159,13 +166,13 @@ def install(home: Path, cache: Path, progress: ProgressReporter | None = None) -
 
 def _put(staging: Path, target: Path) -> None:
     """Move the finished folder to its place, unless another process has been faster."""
-    if _unusable(target) is None:
+    if _complete(target):
         return
     shutil.rmtree(target, ignore_errors=True)
     try:
         staging.replace(target)
     except OSError:
-        if _unusable(target) is not None:
+        if not _complete(target):
             raise
 
 
@@ -219,6 +226,27 @@ def _unusable(prefix: Path) -> str | None:
     if linked is not None and linked[1].decode("ascii") != _PYTHON:
         return f"its Python backend is for Python {linked[1].decode('ascii')}, this is {_PYTHON}"
     return None
+
+
+def _unaware_of_numpy2(prefix: Path) -> str | None:
+    """Why a stub cannot read arrays of NumPy 2, or None when it can (or NumPy is older).
+
+    A pybind11 that knows NumPy 2 (2.12 and later) looks for its C functions under their new name.
+    """
+    if int(importlib.metadata.version("numpy").partition(".")[0]) < 2:
+        return None
+    known = b"numpy._core" in (prefix / _STUB).read_bytes()
+    return None if known else "its Python backend predates NumPy 2"
+
+
+def _unrepaired(prefix: Path) -> str | None:
+    """Why an unpacked server cannot be used: one that another version of this package left."""
+    repaired = HOOK in (prefix / _UTILS).read_text(encoding="utf-8")
+    return None if repaired else "unpacked by another version of spark-speech"
+
+
+def _complete(prefix: Path) -> bool:
+    return _unusable(prefix) is None and _unrepaired(prefix) is None
 
 
 def _system_version(prefix: Path) -> str:

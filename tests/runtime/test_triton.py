@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from orchestrator.errors import TritonNotFoundError
 from orchestrator.repository import wheels
 from orchestrator.runtime import triton
+from orchestrator.runtime.numpy2 import HOOK
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 ROOT = "pytriton/tritonserver/"
@@ -25,13 +27,15 @@ WHEEL_MEMBERS = {
 }
 
 
-def fake_server(prefix: Path, python: str = PYTHON) -> Path:
+def fake_server(prefix: Path, python: str = PYTHON, *, old_numpy: bool = False) -> Path:
     backend = prefix / "backends" / "python"
     backend.mkdir(parents=True)
     (prefix / "bin").mkdir()
     (prefix / "bin" / "tritonserver").write_bytes(b"server")
     (backend / "libtriton_python.so").write_bytes(b"backend")
-    (backend / "triton_python_backend_stub").write_bytes(f"\0libpython{python}.so.1.0\0".encode())
+    names = b"" if old_numpy else b"numpy._core"
+    (backend / "triton_python_backend_stub").write_bytes(f"\0libpython{python}.so.1.0\0".encode() + names)
+    (backend / "triton_python_backend_utils.py").write_text(HOOK)
     return prefix
 
 
@@ -61,6 +65,12 @@ def test_a_system_server_for_another_python_is_passed_over(tmp_path: Path) -> No
         triton.find(tmp_path, system=system)
     bundled = fake_server(triton.wheel_prefix(tmp_path))
     assert triton.find(tmp_path, system=system).prefix == bundled
+
+
+def test_a_system_server_that_cannot_read_our_arrays_is_passed_over(tmp_path: Path) -> None:
+    system = fake_server(tmp_path / "opt", old_numpy=True)
+    with pytest.raises(TritonNotFoundError, match="predates NumPy 2"):
+        triton.find(tmp_path, system=system)
 
 
 def test_a_missing_libpython_names_the_debian_package(
@@ -93,8 +103,6 @@ def test_the_environment_leads_the_stub_to_this_interpreters_packages(tmp_path: 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A wheel shaped like nvidia-pytriton's, as what `fetch` answers."""
-    import zipfile
-
     path = tmp_path / "nvidia_pytriton.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in WHEEL_MEMBERS.items():
@@ -129,6 +137,20 @@ def test_install_twice_fetches_once(tmp_path: Path, wheel: Path, monkeypatch: py
     assert triton.install(tmp_path, tmp_path / "cache") == first
 
 
+def test_the_backend_learns_numpy_2(tmp_path: Path, wheel: Path) -> None:
+    found = triton.install(tmp_path, tmp_path / "cache")
+    utilities = found.backend_directory / "python" / "triton_python_backend_utils.py"
+    assert utilities.read_text() == HOOK
+
+
+def test_a_server_that_an_older_version_unpacked_is_replaced(tmp_path: Path, wheel: Path) -> None:
+    old = fake_server(triton.wheel_prefix(tmp_path))
+    (old / "backends" / "python" / "triton_python_backend_utils.py").write_text("")
+    with pytest.raises(TritonNotFoundError, match="another version"):
+        triton.find(tmp_path, system=tmp_path / "no-system-server")
+    assert triton.install(tmp_path, tmp_path / "cache").prefix == old
+
+
 def test_half_an_installation_is_replaced(tmp_path: Path, wheel: Path) -> None:
     half = triton.wheel_prefix(tmp_path)
     (half / "bin").mkdir(parents=True)
@@ -139,8 +161,6 @@ def test_half_an_installation_is_replaced(tmp_path: Path, wheel: Path) -> None:
 
 
 def test_a_wheel_that_cannot_be_unpacked_leaves_nothing(tmp_path: Path, wheel: Path) -> None:
-    import zipfile
-
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(f"{ROOT}bin/tritonserver", b"server")
     with pytest.raises(Exception, match="backends/python"):
