@@ -141,6 +141,7 @@ class TransducerHead:
             }
         with quiet():
             self._model.change_decoding_strategy(config, verbose=False)
+        self._model.eval()  # it makes new parts, in training mode
         computer = getattr(self._model.decoding.decoding, "decoding_computer", None)
         if computer is None:
             raise ModelLoadError(

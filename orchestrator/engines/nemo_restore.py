@@ -38,16 +38,20 @@ _LOAD_ERRORS: Final = (
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep NeMo's advice for trainers and its import-time warnings from the operator; errors still show."""
-    from nemo.utils import logging as nemo_logging  # type: ignore[import-untyped]
+    telemetry = logging.getLogger("nv_one_logger")
+    telemetry_before = telemetry.level
+    telemetry.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from nemo.utils import logging as nemo_logging  # type: ignore[import-untyped]
 
-    before = nemo_logging.get_verbosity()
-    nemo_logging.set_verbosity(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        before = nemo_logging.get_verbosity()
+        nemo_logging.set_verbosity(logging.ERROR)
+        try:
             yield
-    finally:
-        nemo_logging.set_verbosity(before)
+        finally:
+            nemo_logging.set_verbosity(before)
+            telemetry.setLevel(telemetry_before)
 
 
 def restore(path: Path, checkpoint: Checkpoint, device: torch.device) -> Any:
