@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -86,7 +86,6 @@ class _Pair:
 
     left: int
     right: int
-    same_text: bool
 
 
 def _join(left: list[RecognizedWord], right: Sequence[RecognizedWord], seam: _Seam) -> list[RecognizedWord]:
@@ -97,16 +96,12 @@ def _join(left: list[RecognizedWord], right: Sequence[RecognizedWord], seam: _Se
     last = 0
     while last < len(right) and right[last].start_ms < seam.end_ms + seam.tolerance_ms:
         last += 1
-    tail, head = left[first:], list(right[:last])
-    pairs = _align(tail, head, seam)
-    if pairs:
-        keep_left, keep_right = _switch_at_pair(tail, head, pairs, seam)
-    else:
-        keep_left, keep_right = _switch_at_time(tail, head, seam)
-    return [*left[:first], *keep_left, *keep_right, *right[last:]]
+    tail, head = left[first:], right[:last]
+    keep, skip = _switch(tail, head, _align(tail, head, seam), seam)
+    return [*left[:first], *tail[:keep], *head[skip:], *right[last:]]
 
 
-def _align(tail: list[RecognizedWord], head: list[RecognizedWord], seam: _Seam) -> list[_Pair]:
+def _align(tail: Sequence[RecognizedWord], head: Sequence[RecognizedWord], seam: _Seam) -> list[_Pair]:
     """The best order-keeping set of pairs of words that are the same word."""
     rows, columns = len(tail), len(head)
     left_texts, right_texts = [normalise(w.text) for w in tail], [normalise(w.text) for w in head]
@@ -126,7 +121,7 @@ def _align(tail: list[RecognizedWord], head: list[RecognizedWord], seam: _Seam) 
     i = j = 0
     while i < rows and j < columns:
         if weights[i][j] > 0 and best[i][j] == weights[i][j] + best[i + 1][j + 1]:
-            pairs.append(_Pair(i, j, left_texts[i] == right_texts[j]))
+            pairs.append(_Pair(i, j))
             i, j = i + 1, j + 1
         elif best[i][j] == best[i + 1][j]:
             i += 1
@@ -147,69 +142,67 @@ def _weight(left: RecognizedWord, right: RecognizedWord, same_text: bool, seam: 
     return _UNLIKE_WEIGHT * shared / joint if joint > 0 and shared / joint >= _SAME_SPAN else 0.0
 
 
-def _switch_at_pair(
-    tail: list[RecognizedWord], head: list[RecognizedWord], pairs: list[_Pair], seam: _Seam
-) -> tuple[list[RecognizedWord], list[RecognizedWord]]:
-    """Leave the left words at one of the pairs and go on with the right ones behind it.
+def _switch(
+    tail: Sequence[RecognizedWord], head: Sequence[RecognizedWord], pairs: Sequence[_Pair], seam: _Seam
+) -> tuple[int, int]:
+    """How many left words to keep and how many right ones to skip.
 
-    The pair that drops the fewest reliable words comes first, then equal text, then company (its
-    neighbours pair up too), then nearness to the cut.
+    The switch lies between two neighbouring pairs (or before the first, or behind the last), where words that
+    only one window heard are divided at a moment: a word belongs to the side its middle is on. Of all such
+    places the one that drops the fewest reliable words is taken, then the one nearest the cut.
     """
-    known = {(pair.left, pair.right) for pair in pairs if pair.same_text}
-
-    def cost(pair: _Pair) -> tuple[int, bool, int, int]:
-        dropped = _dropped(tail[pair.left + 1 :], head[: pair.right], pairs, pair, seam)
-        company = sum((pair.left + k, pair.right + k) in known for k in (-1, 1))
-        middle = (_middle(tail[pair.left]) + _middle(head[pair.right])) // 2
-        return dropped, not pair.same_text, -company, abs(middle - seam.cut_ms)
-
-    pair = min(pairs, key=cost)
-    left, right = tail[pair.left], head[pair.right]
-    # Of the two hearings keep the one with more context behind it.
-    from_left = seam.end_ms - left.end_ms >= right.start_ms - seam.start_ms
-    return [*tail[: pair.left], left if from_left else right], head[pair.right + 1 :]
-
-
-def _dropped(
-    left_rest: list[RecognizedWord],
-    right_rest: list[RecognizedWord],
-    pairs: list[_Pair],
-    at: _Pair,
-    seam: _Seam,
-) -> int:
-    """How many reliable words that only one window heard are lost by switching at ``at``."""
-    left_paired = {pair.left for pair in pairs}
-    right_paired = {pair.right for pair in pairs}
-    left_lost = sum(
-        word.end_ms <= seam.end_ms - seam.margin_ms
-        for index, word in enumerate(left_rest, at.left + 1)
-        if index not in left_paired
+    left_lost = _counts_from_end(
+        tail, {p.left for p in pairs}, lambda w: w.end_ms <= seam.end_ms - seam.margin_ms
     )
-    right_lost = sum(
-        word.start_ms >= seam.start_ms + seam.margin_ms
-        for index, word in enumerate(right_rest)
-        if index not in right_paired
+    right_lost = _counts_to_start(
+        head, {p.right for p in pairs}, lambda w: w.start_ms >= seam.start_ms + seam.margin_ms
     )
-    return left_lost + right_lost
+    outer = [_Pair(-1, -1), *pairs, _Pair(len(tail), len(head))]
+    places: list[tuple[int, int, int, int]] = []
+    for before, after in itertools.pairwise(outer):
+        mine = range(before.left + 1, after.left)
+        theirs = range(before.right + 1, after.right)
+        for moment in _moments(tail, head, before, after, seam):
+            keep = mine.start + sum(_middle(tail[i]) < moment for i in mine)
+            skip = theirs.start + sum(_middle(head[j]) < moment for j in theirs)
+            places.append((left_lost[keep] + right_lost[skip], abs(moment - seam.cut_ms), keep, skip))
+    _, _, keep, skip = min(places)
+    return keep, skip
 
 
-def _switch_at_time(
-    tail: list[RecognizedWord], head: list[RecognizedWord], seam: _Seam
-) -> tuple[list[RecognizedWord], list[RecognizedWord]]:
-    """Leave the left words at a moment; a word belongs to the side its middle is on."""
-    left = [word for word in tail if _middle(word) <= seam.end_ms - seam.margin_ms]
-    right = [word for word in head if _middle(word) >= seam.start_ms + seam.margin_ms]
-    moments = [seam.cut_ms]
-    moments += [_middle(word) + 1 for word in left if _middle(word) >= seam.start_ms]
-    moments += [_middle(word) for word in right if _middle(word) <= seam.end_ms]
+def _moments(
+    tail: Sequence[RecognizedWord], head: Sequence[RecognizedWord], before: _Pair, after: _Pair, seam: _Seam
+) -> list[int]:
+    """Where the words between two pairs can be divided: at the cut, or on either side of each of them."""
+    middles = [_middle(tail[i]) for i in range(before.left + 1, after.left)]
+    middles += [_middle(head[j]) for j in range(before.right + 1, after.right)]
+    nearest = seam.cut_ms  # moved between the pairs, if it lies elsewhere
+    if after.left < len(tail):
+        nearest = min(nearest, _place(tail, head, after))
+    if before.left >= 0:
+        nearest = max(nearest, _place(tail, head, before))
+    return [nearest, *middles, *(middle + 1 for middle in middles)]
 
-    def cost(moment: int) -> tuple[int, int]:
-        lost = sum(_middle(word) >= moment for word in left)
-        lost += sum(_middle(word) < moment for word in right)
-        return lost, abs(moment - seam.cut_ms)
 
-    moment = min(moments, key=cost)
-    return [w for w in tail if _middle(w) < moment], [w for w in head if _middle(w) >= moment]
+def _place(tail: Sequence[RecognizedWord], head: Sequence[RecognizedWord], pair: _Pair) -> int:
+    return (_middle(tail[pair.left]) + _middle(head[pair.right])) // 2
+
+
+def _counts_from_end(
+    words: Sequence[RecognizedWord], paired: set[int], reliable: Callable[[RecognizedWord], bool]
+) -> list[int]:
+    """For each number kept from the start: how many reliable words without a partner drop out behind it."""
+    counts = [0]
+    for index in range(len(words) - 1, -1, -1):
+        counts.append(counts[-1] + (index not in paired and reliable(words[index])))
+    return counts[::-1]
+
+
+def _counts_to_start(
+    words: Sequence[RecognizedWord], paired: set[int], reliable: Callable[[RecognizedWord], bool]
+) -> list[int]:
+    """For each number skipped from the start: how many reliable words without a partner are among them."""
+    return [0, *itertools.accumulate(i not in paired and reliable(word) for i, word in enumerate(words))]
 
 
 def normalise(text: str) -> str:

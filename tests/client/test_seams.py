@@ -128,8 +128,12 @@ def test_many_windows_give_the_words_of_the_whole(
     assert texts(merge(windows)) == texts(spoken)
 
 
-def spread(spoken: Sequence[RecognizedWord], start_ms: int, end_ms: int, cut_ms: int) -> WindowWords:
-    """A recogniser with line times: whole words only, grouped at pauses, spread evenly by length of text."""
+def spread(
+    spoken: Sequence[RecognizedWord], start_ms: int, end_ms: int, cut_ms: int, seed: int
+) -> WindowWords:
+    """A recogniser with line times: whole words only, grouped at pauses, spread evenly by length of text over
+    a line whose ends are off by up to 0.6 s."""
+    rng = random.Random(f"{seed}:{start_ms}")
     inside = [w for w in spoken if w.start_ms >= start_ms and w.end_ms <= end_ms]
     lines: list[list[RecognizedWord]] = []
     for word in inside:
@@ -139,7 +143,8 @@ def spread(spoken: Sequence[RecognizedWord], start_ms: int, end_ms: int, cut_ms:
             lines.append([word])
     heard: list[RecognizedWord] = []
     for line in lines:
-        begin, length = line[0].start_ms, line[-1].end_ms - line[0].start_ms
+        begin = max(line[0].start_ms + rng.randint(-600, 600), heard[-1].end_ms if heard else 0)
+        length = max(line[-1].end_ms + rng.randint(-600, 600) - begin, 20 * len(line))
         letters = sum(len(word.text) + 1 for word in line)
         done = 0
         for word in line:
@@ -160,9 +165,10 @@ DISTINCT = [f"{a}{b}" for a in ("ka", "to", "merin", "sol", "v", "drastiq") for 
         st.tuples(st.integers(120, 600), st.sampled_from([30, 60, 400, 900])), min_size=60, max_size=60
     ),
     cut=st.floats(0, 1),
+    seed=st.integers(0, 10_000),
 )
 def test_estimated_times_lose_and_double_no_word(
-    order: list[str], lengths: list[tuple[int, int]], cut: float
+    order: list[str], lengths: list[tuple[int, int]], cut: float, seed: int
 ) -> None:
     spoken: list[RecognizedWord] = []
     now = 0
@@ -170,8 +176,8 @@ def test_estimated_times_lose_and_double_no_word(
         spoken.append(RecognizedWord(text, now, now + length, 1.0))
         now += length + gap
     at = int(cut * now)
-    left = spread(spoken, 0, min(at + 2000, now), 0)
-    right = spread(spoken, max(at - 2000, 0), now, at)
+    left = spread(spoken, 0, min(at + 2000, now), 0, seed)
+    right = spread(spoken, max(at - 2000, 0), now, at, seed)
     assert texts(merge([left, right], times_estimated=True)) == texts(spoken)
 
 
@@ -208,6 +214,50 @@ def test_one_word_heard_as_two_texts_comes_once() -> None:
     left = WindowWords([RecognizedWord("colour", 3900, 4300, 0.9)], 0, 6000, 0)
     right = WindowWords([RecognizedWord("caller", 3950, 4350, 0.8)], 2000, 9000, 4150)
     assert len(merge([left, right])) == 1
+
+
+def test_a_word_that_is_heard_well_by_the_other_window_is_not_taken_from_the_edge() -> None:
+    """Both windows invent a word near their own edge, where they have no context."""
+    spoken = words_of("it was the best of times it was the worst of times")
+    left, right = hear(spoken, 0, 3500, 0), hear(spoken, 1300, 4800, 2400)
+    invented = RecognizedWord("uh", 3010, 3020, 1.0)
+    noisy_left = sorted([*left.words, invented], key=lambda word: word.start_ms)
+    invented = RecognizedWord("hm", 1710, 1720, 1.0)
+    noisy_right = sorted([*right.words, invented], key=lambda word: word.start_ms)
+    merged = merge([WindowWords(noisy_left, 0, 3500, 0), WindowWords(noisy_right, 1300, 4800, 2400)])
+    assert texts(merged) == texts(spoken)
+
+
+def test_the_hearing_with_more_context_gives_the_times() -> None:
+    left = WindowWords([RecognizedWord("late", 5700, 5800, 0.5)], 0, 6000, 0)
+    right = WindowWords([RecognizedWord("late", 5600, 5900, 0.9)], 2000, 9000, 4000)
+    assert merge([left, right])[0].confidence == 0.9
+    left = WindowWords([RecognizedWord("early", 2200, 2400, 0.9)], 0, 6000, 0)
+    right = WindowWords([RecognizedWord("early", 2100, 2400, 0.5)], 2000, 9000, 4000)
+    assert merge([left, right])[0].confidence == 0.9
+
+
+def test_unlike_words_at_estimated_times_are_not_taken_for_one() -> None:
+    left = WindowWords([RecognizedWord("alpha", 4500, 4900, 1.0)], 0, 6000, 0)
+    right = WindowWords([RecognizedWord("beta", 4450, 4900, 1.0)], 2000, 9000, 4000)
+    assert len(merge([left, right])) == 1
+    crossing = [RecognizedWord("beta", 4450, 4900, 1.0), RecognizedWord("gamma", 5000, 5300, 1.0)]
+    left = WindowWords([RecognizedWord("gamma", 4500, 4900, 1.0)], 0, 6000, 0)
+    right = WindowWords(crossing, 2000, 9000, 4000)
+    assert texts(merge([left, right], times_estimated=True)) == ["beta", "gamma"]
+
+
+def test_starts_never_go_back() -> None:
+    left = WindowWords(
+        [RecognizedWord("a", 3000, 3200, 1.0), RecognizedWord("b", 3900, 4200, 1.0)], 0, 6000, 0
+    )
+    right = WindowWords(
+        [RecognizedWord("b", 3700, 3750, 1.0), RecognizedWord("c", 3800, 3850, 1.0)], 2000, 9000, 3900
+    )
+    merged = merge([left, right])
+    assert texts(merged) == ["a", "b", "c"]
+    assert [word.start_ms for word in merged] == sorted(word.start_ms for word in merged)
+    assert all(word.end_ms >= word.start_ms for word in merged)
 
 
 def test_case_and_punctuation_do_not_hide_a_match() -> None:
