@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator import engines
+from orchestrator.engines import EngineSource, RecognitionOptions, Recognizer, Samples
+from orchestrator.engines.moonshine import CONFIDENCE, spread
+from orchestrator.engines.speech_gate import Piece
+from orchestrator.errors import ModelLoadError, UnsupportedLanguageError
+
+ASSETS = (
+    Path(pytest.importorskip("moonshine_voice", reason="the serve extra is not installed").__file__).parent
+    / "assets"
+)
+
+
+def read(name: str) -> Samples:
+    samples, rate = soundfile.read(ASSETS / f"{name}.wav", dtype="float32")
+    mono = samples if samples.ndim == 1 else samples.mean(axis=1)
+    return soxr.resample(mono, rate, 16_000).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def recognizer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recognizer]:
+    loaded = engines.load("moonshine", EngineSource(tmp_path_factory.mktemp("empty")))
+    yield loaded
+    loaded.close()
+
+
+runs_of_sound = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 200)), min_size=1, max_size=5)
+
+
+def piece_of(plan: list[tuple[int, int]]) -> Piece:
+    runs, at = [], 0
+    for gap, length in plan:
+        at += gap
+        runs.append((at, at + length))
+        at += length
+    return Piece(tuple(runs))
+
+
+@given(st.lists(st.text("abcde',.", min_size=1, max_size=12), max_size=30), runs_of_sound)
+def test_spread_keeps_text_order_and_stays_inside_the_sound(
+    words: list[str], plan: list[tuple[int, int]]
+) -> None:
+    piece = piece_of(plan)
+    result = list(spread(words, piece))
+    assert [word.text for word in result] == words
+    assert all(word.start_ms <= word.end_ms for word in result)
+    assert all(before.end_ms <= after.start_ms for before, after in pairwise(result))
+    for word in result:
+        assert any(a * 20 <= word.start_ms and word.end_ms <= b * 20 for a, b in piece.runs)
+
+
+def test_spread_is_in_proportion_to_letters_and_leaves_pauses_out() -> None:
+    halves = list(spread(["abcd", "abcd"], Piece(((0, 50), (100, 150)))))
+    assert [(word.start_ms, word.end_ms) for word in halves] == [(0, 1000), (2000, 3000)]
+    uneven = list(spread(["a,", "abc"], Piece(((0, 100),))))
+    assert [(word.start_ms, word.end_ms) for word in uneven] == [(0, 500), (500, 2000)]
+
+
+@pytest.mark.integration
+def test_it_hears_what_is_said(recognizer: Recognizer) -> None:
+    beckett, nagg = recognizer.recognize([read("beckett"), read("endgame_nagg_nell")])
+    assert beckett.text.lower().startswith("ever tried")
+    assert beckett.language == "en"
+    assert beckett.times_estimated
+    text = nagg.text.lower()
+    for heard in ("do you hear me?", "that's a good story", "what are you talking about", "from that ditch"):
+        assert heard in text
+    assert {word.confidence for word in nagg.words} == {CONFIDENCE}
+    assert all(a.start_ms <= a.end_ms <= b.start_ms for a, b in pairwise(nagg.words))
+    story = next(word for word in nagg.words if word.text.startswith("story"))
+    assert 14_400 < story.start_ms < 16_000  # said at 15.3 s
+
+
+@pytest.mark.integration
+def test_a_recording_gives_the_same_words_alone_in_a_batch_and_after_others(recognizer: Recognizer) -> None:
+    clips = [read("beckett"), read("endgame_nagg_nell")[:99_999], read("two_cities")[5_000:90_000]]
+    alone = [recognizer.recognize([clip])[0] for clip in clips]
+    assert recognizer.recognize(clips) == alone
+    assert recognizer.recognize(clips[::-1]) == alone[::-1]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(lambda clip: recognizer.recognize([clip])[0], clips)) == alone
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("count", [0, 1, 319, 512, 1_000, 48_000])
+def test_silence_and_very_short_audio_give_no_words(recognizer: Recognizer, count: int) -> None:
+    assert recognizer.recognize([np.zeros(count, np.float32)])[0].words == ()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("start", range(14_500, 16_000, 250))
+def test_any_short_cut_of_speech_is_survived(recognizer: Recognizer, start: int) -> None:
+    speech = read("endgame_nagg_nell")[start * 16 :]
+    for count in (400, 1_000, 2_000, 5_000):
+        recognizer.recognize([speech[:count]])
+
+
+@pytest.mark.integration
+def test_an_empty_batch_and_languages(recognizer: Recognizer) -> None:
+    assert recognizer.recognize([]) == []
+    assert (
+        recognizer.recognize([np.zeros(10, np.float32)], RecognitionOptions(language="en-US"))[0].words == ()
+    )
+    with pytest.raises(UnsupportedLanguageError, match="English"):
+        recognizer.recognize([np.zeros(10, np.float32)], RecognitionOptions(language="de"))
+
+
+@pytest.mark.integration
+def test_it_writes_nothing_on_standard_error(
+    recognizer: Recognizer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recognizer.recognize([read("beckett"), read("beckett")[1_700:2_300]])
+    assert capfd.readouterr().err == ""
+
+
+def test_an_incomplete_or_corrupt_folder_is_refused(tmp_path: Path) -> None:
+    for name in engines.spec("moonshine").artifacts[:2]:
+        shutil.copy(ASSETS / "tiny-en" / name, tmp_path / name)
+    with pytest.raises(ModelLoadError, match=r"lacks tokenizer\.bin"):
+        engines.load("moonshine", EngineSource(tmp_path))
+    for name in engines.spec("moonshine").artifacts:
+        (tmp_path / name).write_bytes(b"not a model")
+    with pytest.raises(ModelLoadError, match="cannot load its weights"):
+        engines.load("moonshine", EngineSource(tmp_path))
