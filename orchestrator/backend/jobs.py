@@ -153,8 +153,24 @@ def _response(job: Job[Any, ResultT], pack: Callable[[ResultT], Tensors], pb_uti
         fault = job.fault or InferenceError("the model gave no result")
         code = "INVALID_ARG" if isinstance(fault, _CALLERS_FAULT) else "INTERNAL"
         return _failed(encode(fault), _code(error_type, code), pb_utils)
-    tensors = [pb_utils.Tensor(name, value[np.newaxis, ...]) for name, value in pack(job.result).items()]
+    tensors = [pb_utils.Tensor(name, _batched(value)) for name, value in pack(job.result).items()]
     return pb_utils.InferenceResponse(output_tensors=tensors)
+
+
+def _batched(values: NDArray[Any]) -> NDArray[Any]:
+    """``values`` as ``[1, ...]``.
+
+    An array without elements gets the strides of C order: NumPy may keep them all at 0, and a server that
+    takes the array through DLPack compares them with the shape.
+    """
+    shape = (1, *values.shape)
+    if values.size or values.dtype.hasobject:
+        return values.reshape(shape)
+    strides, step = [], values.itemsize
+    for length in reversed(shape):
+        strides.append(step)
+        step *= length
+    return np.lib.stride_tricks.as_strided(np.empty(1, values.dtype), shape, strides[::-1])
 
 
 def _failed(message: str, code: Any, pb_utils: TritonUtils) -> Any:

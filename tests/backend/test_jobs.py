@@ -296,3 +296,17 @@ def test_an_inference_error_keeps_its_message() -> None:
 
     error = fault(serve([request()], engine)[0])
     assert (error.message, error.fix) == ("the decoder gave up", "send less")
+
+
+@pytest.mark.parametrize("shape", [(0,), (3,), (0, 4), (2, 4), (0, 0)])
+def test_tensors_get_a_batch_dimension_and_c_order_even_without_elements(shape: tuple[int, ...]) -> None:
+    """The strides are those that Triton computes from the shape, innermost first, to check the order."""
+    jobs = read([request()], CONTEXT, RecognitionOptions, PB)
+    run(jobs, echo, CONTEXT)
+    (response,) = respond(jobs, lambda result: {"T": np.zeros(shape, np.float32)}, PB)
+    values = response.output_tensors[0].values
+    assert values.shape == (1, *shape)
+    step = 4
+    for stride, length in zip(values.strides[:0:-1], values.shape[:0:-1], strict=True):
+        assert stride == step
+        step *= length
