@@ -224,6 +224,9 @@ def choose(kind: ModelKind, paths: Iterable[PurePosixPath], source: str) -> dict
     Raises:
         ArtifactNotFoundError: a needed file is not there, or more than one could be meant.
     """
+    paths = list(paths)
+    if unsafe := [path.as_posix() for path in paths if path.is_absolute() or ".." in path.parts]:
+        raise ArtifactError(f"{source} holds a file outside itself: {unsafe[0]}", model=kind.name)
     visible = [path for path in paths if not any(part.startswith((".", "__")) for part in path.parts)]
     if not kind.artifacts:
         chosen = {path.as_posix(): path for path in visible if path.suffix.lower() not in _NOT_WEIGHTS}

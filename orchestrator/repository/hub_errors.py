@@ -71,6 +71,12 @@ def hub_errors(source: HubSource, model: str, host: str) -> Iterator[None]:
         ) from error
     except (transport_error, OfflineModeIsEnabled, FileMetadataError) as error:
         raise HubUnreachableError(f"the model hub does not answer: {error}", fix=away, **where) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise HubUnreachableError(
+            f"what answers at {host} is no model hub: {error}",
+            fix="check build.hub_endpoint, and whether a proxy or a login page answers in the hub's place",
+            **where,
+        ) from error
     except OSError as error:
         if error.errno is not None:
             raise

@@ -36,6 +36,8 @@ class FakeHub:
     """How many downloads give other bytes than stated."""
     status: int | None = None
     """Answer everything with this status."""
+    page: bytes | None = None
+    """Answer everything with this page, as a login portal does."""
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     """Method, path and Range of every request."""
     url: str = ""
@@ -66,6 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
         hub.requests.append((self.command, path, self.headers.get("Range")))
         if hub.status is not None:
             self._send(hub.status)
+        elif hub.page is not None:
+            self._send(200, hub.page, {"Content-Type": "text/html"})
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path):
             self._info(*match.groups())
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):

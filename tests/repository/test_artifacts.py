@@ -107,6 +107,12 @@ def test_a_folder_must_leave_no_doubt(paths: list[str], reason: str) -> None:
         choose(KINDS["parakeet"], [PurePosixPath(path) for path in paths], "org/model")
 
 
+@pytest.mark.parametrize("path", ["/etc/passwd", "a/../../b.bin"])
+def test_a_source_may_not_place_files_outside_the_release(path: str) -> None:
+    with pytest.raises(ArtifactError, match="outside"):
+        choose(KINDS["diarizer"], [PurePosixPath(path)], "org/model")
+
+
 def test_embedded_weights_come_from_the_installed_package_when_it_is_the_pinned_one(
     resolver: Resolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

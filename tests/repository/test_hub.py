@@ -218,6 +218,13 @@ def test_a_hub_in_trouble_is_unreachable(fake: Any, connect: Callable[..., Hub],
         connect(fake).snapshot(SOURCE, "parakeet")
 
 
+@pytest.mark.parametrize("page", [b"<html>Please log in</html>", b"[]", b"{}"])
+def test_what_answers_in_the_hubs_place_is_told(fake: Any, connect: Callable[..., Hub], page: bytes) -> None:
+    fake.page = page
+    with pytest.raises(HubUnreachableError, match="no model hub"):
+        connect(fake).snapshot(SOURCE, "parakeet")
+
+
 def test_offline_asks_nothing(fake: Any, connect: Callable[..., Hub]) -> None:
     with pytest.raises(HubUnreachableError, match="offline"):
         connect(fake, offline=True).snapshot(SOURCE, "parakeet")
