@@ -263,7 +263,7 @@ def test_starts_never_go_back() -> None:
         [RecognizedWord("a", 3000, 3200, 1.0), RecognizedWord("b", 3900, 4200, 1.0)], 0, 6000, 0
     )
     right = WindowWords(
-        [RecognizedWord("b", 3700, 3750, 1.0), RecognizedWord("c", 3800, 3850, 1.0)], 2000, 9000, 4100
+        [RecognizedWord("b", 3700, 3750, 1.0), RecognizedWord("c", 3850, 3990, 1.0)], 2000, 9000, 4100
     )
     merged = merge([left, right])
     assert texts(merged) == ["a", "b", "c"]
