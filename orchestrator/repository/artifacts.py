@@ -170,7 +170,7 @@ class Resolver:
             }
             names = choose(kind, inside, str(path))
             chosen = {name: inside[origin] for name, origin in names.items()}
-        with storage_errors(path):
+        with storage_errors(path, "read"):
             total = sum(file.stat().st_size for file in chosen.values())
             with self._task(kind.name, total) as count:
                 return {name: self._add(file, count) for name, file in chosen.items()}
@@ -189,7 +189,7 @@ class Resolver:
 
     def _add(self, file: Path, count: _Counter, expected: str | None = None) -> Blob:
         """Store a file of this machine; one that is stored already is not copied again."""
-        with storage_errors(file):
+        with storage_errors(file, "read"):
             sha256 = sha256_of(file)
             if expected is not None and sha256 != expected:
                 raise DigestMismatchError(f"{file} is not the pinned file", path=file)

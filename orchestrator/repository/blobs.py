@@ -55,7 +55,7 @@ class BlobStore:
     def find(self, sha256: str, on_bytes: Callable[[int], None] | None = None) -> Blob | None:
         """The stored file, read through to check its digest; None where there is none that is whole."""
         path = self.path_of(sha256)
-        with storage_errors(path):
+        with storage_errors(path, "read"):
             try:
                 whole = sha256_of(path, on_bytes) == sha256
             except FileNotFoundError:

@@ -115,7 +115,7 @@ class Builder:
             name = model.plan.name
             files[f"{name}/{FILE_NAME}"] = blobs.add_bytes(render(model.plan.config).encode("utf-8"))
             source = self.models / name / MODEL_VERSION / "model.py"
-            with storage_errors(source):
+            with storage_errors(source, "read"):
                 files[f"{version_folder(name)}/model.py"] = blobs.add_bytes(source.read_bytes())
             files |= {f"{version_folder(name)}/{path}": blob for path, blob in model.files.items()}
         return files

@@ -21,8 +21,13 @@ _POLL_S: Final = 0.1
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about writing below ``path`` into this project's errors."""
+def storage_errors(path: Path, doing: str = "write") -> Iterator[None]:
+    """Turn what the operating system says about ``path`` into this project's errors.
+
+    Raises:
+        DiskFullError: no space, or over a quota.
+        RepositoryError: anything else; ``doing`` says what failed.
+    """
     try:
         yield
     except OSError as error:
@@ -31,9 +36,9 @@ def storage_errors(path: Path) -> Iterator[None]:
                 "no space left while writing", path=path, fix="free some space there, or set paths.home"
             ) from error
         raise RepositoryError(
-            f"cannot write: {error.strerror or error}",
+            f"cannot {doing}: {error.strerror or error}",
             path=path,
-            fix="check the folder's permissions, or set paths.home",
+            fix="check that it is there and its permissions, or set paths.home",
         ) from error
 
 

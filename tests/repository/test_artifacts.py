@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import ArtifactError, ArtifactNotFoundError, HubUnreachableError
+from orchestrator.errors import ArtifactError, ArtifactNotFoundError, HubUnreachableError, RepositoryError
 from orchestrator.progress import SilentProgress
 from orchestrator.repository import artifacts, wheels
 from orchestrator.repository.artifacts import Resolver, choose
@@ -190,3 +190,17 @@ def test_unreachable_hub_reaches_the_reader_with_the_models_name(resolver: Resol
     with pytest.raises(HubUnreachableError) as caught:
         resolver.resolve(planned("parakeet", "nvidia/parakeet-tdt-0.6b-v3"))
     assert caught.value.model == "parakeet"
+
+
+def test_a_file_that_cannot_be_read_is_told(
+    tmp_path: Path, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = nemo(tmp_path / "a.nemo")
+
+    def refuse(file: Path, on_bytes: object = None) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(artifacts, "sha256_of", refuse)
+    with pytest.raises(RepositoryError, match="cannot read: Permission denied") as caught:
+        resolver.resolve(planned("parakeet", str(path)))
+    assert caught.value.path == str(path)
