@@ -20,7 +20,13 @@ pytestmark = pytest.mark.integration  # builds in an isolated environment, from 
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout_files() -> dict[str, set[str]]:
+    """What each folder held before the build; an editor may save more while it runs."""
+    return {folder: sources(CHECKOUT / folder) for folder in ("orchestrator", *DATA)}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, checkout_files: dict[str, set[str]]) -> Path:
     """A folder with the sdist and the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("dist")
     subprocess.run(
@@ -61,17 +67,19 @@ def sources(folder: Path) -> set[str]:
     }
 
 
-def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(
+    wheel: Path, checkout_files: dict[str, set[str]]
+) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0] for name in names} == {
         "orchestrator",
         f"spark_speech-{PROJECT['version']}.dist-info",
     }
     assert not [name for name in names if "__pycache__" in name or "test_" in name]
-    for path in sources(CHECKOUT / "orchestrator"):
+    for path in checkout_files["orchestrator"]:
         assert f"orchestrator/{path}" in names, path
     for folder in DATA:
-        for path in sources(CHECKOUT / folder):
+        for path in checkout_files[folder]:
             assert f"orchestrator/_data/{folder}/{path}" in names, path
     assert "orchestrator/_data/docs/spark-speech.example.toml" in names
     assert "orchestrator/py.typed" in names
@@ -105,7 +113,9 @@ def test_the_metadata_is_complete(wheel: Path) -> None:
         assert b"Version 2.0, January 2004" in archive.read(licence)
 
 
-def test_the_installed_package_finds_its_own_data(installed: Path, tmp_path: Path) -> None:
+def test_the_installed_package_finds_its_own_data(
+    installed: Path, tmp_path: Path, checkout_files: dict[str, set[str]]
+) -> None:
     code = """
 from orchestrator import resources
 for find in (resources.model_repository, resources.playbooks, resources.compose, resources.example_config):
@@ -117,7 +127,7 @@ for find in (resources.model_repository, resources.playbooks, resources.compose,
         "docs/spark-speech.example.toml",
     ]
     for name, path in zip(DATA, paths, strict=False):
-        assert sources(CHECKOUT / name) <= sources(path)
+        assert checkout_files[name] <= sources(path)
 
 
 def test_the_installed_command_runs_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
