@@ -9,12 +9,18 @@ recording it overwrites the durations of recordings that already have theirs, so
 batches of more than one (NVIDIA-NeMo/NeMo issue 16097). The same decoder writes every step down as it
 happens, with the duration that belongs to it, when it is asked to keep the blank steps too; so it is asked
 (``exclude_blank: false``), and the blanks are dropped here. The confidences of the tokens are the same.
+
+A second one matters with CUDA graphs: when NeMo 3.0.0 compiles their loops it lets the compiler write its log
+into the bytes object ``b" " * size``. An empty log has size 1, which makes that the one ``b" "`` that Python
+shares everywhere, and from then on every lone space in the process is a NUL. `_compiler_keeps_its_log`
+prevents it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -106,6 +112,35 @@ class CtcHead:
         )
 
 
+class _SilentCompiler:
+    """The CUDA runtime compiler's binding, but for reading its log, which NeMo throws away unread."""
+
+    def __init__(self, nvrtc: Any) -> None:
+        self._nvrtc = nvrtc
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._nvrtc, name)
+
+    def nvrtcGetProgramLog(self, program: Any, log: bytes) -> tuple[Any]:  # noqa: N802 (the binding's name)
+        """Leave ``log`` alone."""
+        return (self._nvrtc.nvrtcResult.NVRTC_SUCCESS,)
+
+
+@contextlib.contextmanager
+def _compiler_keeps_its_log() -> Iterator[None]:
+    from nemo.core.utils import cuda_python_utils  # type: ignore[import-untyped]
+
+    nvrtc = getattr(cuda_python_utils, "nvrtc", None)
+    if nvrtc is None:  # without CUDA's bindings nothing is compiled
+        yield
+        return
+    cuda_python_utils.nvrtc = _SilentCompiler(nvrtc)
+    try:
+        yield
+    finally:
+        cuda_python_utils.nvrtc = nvrtc
+
+
 class TransducerHead:
     """Greedy TDT or RNN-T, label-looping, the whole batch at once."""
 
@@ -159,7 +194,8 @@ class TransducerHead:
         rows = encoded.shape[0]
         if self._graphs:
             try:
-                return self._decode(*self._padded(encoded, lengths), rows)
+                with _compiler_keeps_its_log():
+                    return self._decode(*self._padded(encoded, lengths), rows)
             except torch.OutOfMemoryError:
                 self._largest = (0, 0)
                 self._computer.reset_cuda_graphs_state()

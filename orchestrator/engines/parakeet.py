@@ -176,7 +176,9 @@ class ParakeetRecognizer(Recognizer):
 
     def _run(self, clips: Sequence[Samples], items: Sequence[int]) -> list[tuple[RecognizedWord, ...]]:
         try:
-            with self._lock:
+            # By default convolutions on CUDA round to ten bits (TF32): enough for another batch to decide
+            # another word.
+            with self._lock, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 return run_splitting(
                     items,
                     functools.partial(self._step, clips),

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -453,3 +453,44 @@ def test_loading_says_nothing_and_leaves_the_callers_folder(
     recognizer.recognize([np.ones(16_000, dtype=np.float32)])
     assert capfd.readouterr() == ("", "")
     assert Path.cwd() == before
+
+
+def test_compiling_a_cuda_graph_leaves_pythons_spaces_alone(
+    load: Load, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nemo.core.utils import cuda_python_utils
+
+    class Compiler:
+        """Notes the buffers it is given for its log; the real one writes into them."""
+
+        class nvrtcResult:  # noqa: N801
+            NVRTC_SUCCESS = 0
+
+        written: ClassVar[list[bytes]] = []
+
+        def nvrtcGetProgramLog(self, program: object, log: bytes) -> tuple[int]:  # noqa: N802
+            self.written.append(log)
+            return (0,)
+
+        def nvrtcGetPTXSize(self, program: object) -> tuple[int, int]:  # noqa: N802
+            return (0, 7)
+
+    compiler = Compiler()
+    monkeypatch.setattr(cuda_python_utils, "nvrtc", compiler)
+    recognizer = load("tdt")
+    computer = recognizer._head._computer
+    seen: list[tuple[int, int]] = []
+
+    def capture(*, x: Any, out_len: Any) -> Any:
+        nvrtc = cuda_python_utils.nvrtc
+        assert nvrtc.nvrtcGetProgramLog(None, b" " * 1) == (nvrtc.nvrtcResult.NVRTC_SUCCESS,)
+        seen.append(nvrtc.nvrtcGetPTXSize(None))
+        return computer(x=x, out_len=out_len)
+
+    monkeypatch.setattr(recognizer._head, "_computer", capture)
+    monkeypatch.setattr(capture, "_blank_index", computer._blank_index, raising=False)
+    monkeypatch.setattr(recognizer._head, "_graphs", True)
+    assert recognizer.recognize(clips[8:9])[0].words
+    assert seen == [(0, 7)]
+    assert compiler.written == []
+    assert cuda_python_utils.nvrtc is compiler
