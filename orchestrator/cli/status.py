@@ -51,7 +51,8 @@ def _show(found: ServerStatus, console: Console) -> None:
             table.add_row("Memory", f"{found.memory_bytes / 1024**2:.0f} MiB")
         for model in found.models:
             table.add_row(f"Model {model.name}", "[green]ready[/]" if model.ready else "[red]not ready[/]")
-        table.add_row("Log", state.log)
     console.print(table, highlight=False)
+    if state is not None:
+        console.print(f"Log: {state.log}", highlight=False, markup=False, soft_wrap=True)
     if found.reason is not None:
         console.print(found.reason, highlight=False, markup=False, soft_wrap=True)

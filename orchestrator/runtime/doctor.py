@@ -158,7 +158,7 @@ def check_free_ports(settings: Settings) -> Check:
     """The server's ports: free, or the running server's own."""
     server = settings.server
     running = state.read(settings.paths.home)
-    own = running.ports.values() if running is not None and running.process() is not None else ()
+    own = set(running.ports.values()) if running is not None and running.process() is not None else set()
     ports = {
         "server.http_port": server.http_port,
         "server.grpc_port": server.grpc_port,
@@ -168,8 +168,8 @@ def check_free_ports(settings: Settings) -> Check:
         check_ports(server.host, {name: port for name, port in ports.items() if port not in own})
     except (PortInUseError, ConfigurationError) as error:
         return Check("ports", Level.FAIL, error.message, error.fix)
-    shown = ", ".join(map(str, ports.values()))
-    return Check("ports", Level.OK, f"{shown} are {'the running server' if own else 'free'}")
+    shown = ", ".join(f"{port} {'is the server' if port in own else 'is free'}" for port in ports.values())
+    return Check("ports", Level.OK, shown)
 
 
 def check_disk(home: Path) -> Check:
