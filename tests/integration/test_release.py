@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,14 +20,17 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from orchestrator import errors, resources
 from orchestrator.backend.faults import decode
 from orchestrator.contract import DIARIZER, RECOGNIZER, SAMPLE_RATE_HZ, TensorSpec
+from orchestrator.progress import SilentProgress
 from orchestrator.repository.builder import Builder, BuildResult
 from orchestrator.repository.loadcheck import server_load_check
 from orchestrator.repository.plan import make_plan
-from orchestrator.repository.release import verify
+from orchestrator.repository.release import ReleaseStore, verify
 from orchestrator.repository.validate import machine
 from orchestrator.settings import ServerSettings
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+REQUEST_S = 280
+"""Only for a machine that does much else meanwhile."""
 
 
 @dataclass
@@ -42,14 +46,13 @@ class Served:
 def served(
     tmp_path_factory: pytest.TempPathFactory, make_home: Callable[[Path], Path], tritonserver: Any
 ) -> Iterator[Served]:
-    from orchestrator.progress import SilentProgress
     from orchestrator.runtime.ports import free_ports
     from orchestrator.runtime.server import TritonServer
 
     home = make_home(tmp_path_factory.mktemp("home"))
     http, grpc_port, metrics = free_ports(3)
     settings = ServerSettings(
-        http_port=http, grpc_port=grpc_port, metrics_port=metrics, ready_timeout_s=240, stop_timeout_s=10
+        http_port=http, grpc_port=grpc_port, metrics_port=metrics, ready_timeout_s=300, stop_timeout_s=10
     )
     plan = make_plan(target=machine())  # type: ignore[arg-type]
     load = server_load_check(home, settings, SilentProgress())
@@ -87,7 +90,7 @@ def inputs(samples: np.ndarray[Any, Any], options: str | None = None) -> list[An
 
 
 def infer(served: Served, model: str, samples: np.ndarray[Any, Any], options: str | None = None) -> Any:
-    return served.client.infer(model, inputs(samples[np.newaxis], options), client_timeout=120)
+    return served.client.infer(model, inputs(samples[np.newaxis], options), client_timeout=REQUEST_S)
 
 
 def words(answer: Any) -> list[str]:
@@ -105,7 +108,7 @@ def check_contract(answer: Any, outputs: tuple[TensorSpec, ...]) -> None:
 
 def refused(served: Served, model: str, tensors: list[Any]) -> errors.SpeechError:
     with pytest.raises(InferenceServerException) as caught:
-        served.client.infer(model, tensors, client_timeout=60)
+        served.client.infer(model, tensors, client_timeout=REQUEST_S)
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT", caught.value.message()
     error = decode(caught.value.message(), host=served.url)
     assert error is not None, caught.value.message()
@@ -172,10 +175,12 @@ def _start(served: Served, samples: np.ndarray[Any, Any]) -> Callable[[], Any]:
         box.append(error if error is not None else result)
         done.set()
 
-    served.client.async_infer("moonshine", inputs(samples[np.newaxis]), callback=finished, client_timeout=120)
+    served.client.async_infer(
+        "moonshine", inputs(samples[np.newaxis]), callback=finished, client_timeout=REQUEST_S
+    )
 
     def wait() -> Any:
-        assert done.wait(120)
+        assert done.wait(REQUEST_S)
         return box[0]
 
     return wait
@@ -231,6 +236,24 @@ def test_audio_over_the_window_is_refused(served: Served) -> None:
 def test_an_unknown_language_is_refused(served: Served) -> None:
     error = refused(served, "moonshine", inputs(np.zeros((1, 16_000), np.float32), '{"language": "tlh"}'))
     assert isinstance(error, errors.UnsupportedLanguageError)
+
+
+def test_a_model_that_does_not_load_ends_the_build_with_the_servers_reason(
+    home: Path, tmp_path: Path, server_settings: ServerSettings, tritonserver: Any
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(resources.model_repository(), models)
+    model = models / "moonshine" / "1" / "model.py"
+    model.write_text(model.read_text().replace("def initialize(self, args):", _FAILS))
+    plan = make_plan({"moonshine": "embedded"}, target=machine())  # type: ignore[arg-type]
+    load = server_load_check(home, server_settings, SilentProgress())
+    with pytest.raises(errors.ReleaseInvalidError, match="the weights are of another kind"):
+        Builder(home=home, models=models, load=load).build(plan)
+    assert ReleaseStore(home).ids() == ()
+
+
+_FAILS = """def initialize(self, args):
+        raise RuntimeError("the weights are of another kind")"""
 
 
 def test_serving_changes_nothing_in_the_release(served: Served) -> None:
