@@ -9,10 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from orchestrator.settings import ServerSettings, Settings
+
+if TYPE_CHECKING:
+    from orchestrator.repository.release import Release
+    from orchestrator.runtime.server import TritonServer
+    from orchestrator.runtime.triton import TritonInstall
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -58,20 +64,57 @@ def home(tmp_path: Path, make_home: Callable[[Path], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tritonserver(test_cache: Path):  # type: ignore[no-untyped-def]  # imported late: it brings httpx and more
+def tritonserver(test_cache: Path) -> TritonInstall:
     """An installed tritonserver (`TritonInstall`)."""
     from orchestrator.runtime import triton
 
     return triton.install(test_cache, test_cache)
 
 
+@pytest.fixture(scope="session")
+def default_home(tmp_path_factory: pytest.TempPathFactory, make_home: Callable[[Path], Path]) -> Path:
+    """A home shared by the whole run, with the default release in it; tests leave it as it is."""
+    return make_home(tmp_path_factory.mktemp("default") / "home")
+
+
+@pytest.fixture(scope="session")
+def default_release(default_home: Path) -> Release:
+    """The release that `spark-speech build` makes without options."""
+    from orchestrator import resources
+    from orchestrator.repository.builder import Builder
+    from orchestrator.repository.plan import make_plan
+    from orchestrator.repository.validate import machine
+
+    plan = make_plan(target="aarch64" if machine() == "aarch64" else "x86_64")
+    return Builder(home=default_home, models=resources.model_repository()).build(plan).release
+
+
+@pytest.fixture(scope="session")
+def default_server(
+    default_home: Path, default_release: Release, tritonserver: TritonInstall
+) -> Iterator[TritonServer]:
+    """A running tritonserver with the default release; tests must leave it running."""
+    from orchestrator.runtime.server import TritonServer
+
+    with TritonServer(
+        default_release.model_repository,
+        default_release.models,
+        triton=tritonserver,
+        home=default_home,
+        settings=free_server_settings(),
+        release=default_release.id,
+    ) as server:
+        yield server
+
+
 @pytest.fixture
 def server_settings() -> ServerSettings:
     """Free ports, and times that end a broken test soon."""
-    return _free_server_settings()
+    return free_server_settings()
 
 
-def _free_server_settings() -> ServerSettings:
+def free_server_settings() -> ServerSettings:
+    """Settings with ports that nothing listens on."""
     from orchestrator.runtime.ports import free_ports
 
     http, grpc, metrics = free_ports(3)
