@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from orchestrator.engines.base import RecognizedWord
 
@@ -147,62 +147,101 @@ def _switch(
 ) -> tuple[int, int]:
     """How many left words to keep and how many right ones to skip.
 
-    The switch lies between two neighbouring pairs (or before the first, or behind the last), where words that
-    only one window heard are divided at a moment: a word belongs to the side its middle is on. Of all such
-    places the one that drops the fewest reliable words is taken, then the one nearest the cut.
+    The pairs divide the overlap into gaps, in which the windows disagree or say nothing; the switch lies in
+    one of them. Of all places the one that drops the fewest reliable words is taken, then the one nearest
+    the cut.
     """
-    left_lost = _counts_from_end(
-        tail, {p.left for p in pairs}, lambda w: w.end_ms <= seam.end_ms - seam.margin_ms
-    )
-    right_lost = _counts_to_start(
-        head, {p.right for p in pairs}, lambda w: w.start_ms >= seam.start_ms + seam.margin_ms
-    )
-    outer = [_Pair(-1, -1), *pairs, _Pair(len(tail), len(head))]
-    places: list[tuple[int, int, int, int]] = []
-    for before, after in itertools.pairwise(outer):
-        mine = range(before.left + 1, after.left)
-        theirs = range(before.right + 1, after.right)
-        for moment in _moments(tail, head, before, after, seam):
-            keep = mine.start + sum(_middle(tail[i]) < moment for i in mine)
-            skip = theirs.start + sum(_middle(head[j]) < moment for j in theirs)
-            places.append((left_lost[keep] + right_lost[skip], abs(moment - seam.cut_ms), keep, skip))
-    _, _, keep, skip = min(places)
-    return keep, skip
+    ends = [_Pair(-1, -1), *pairs, _Pair(len(tail), len(head))]
+    gaps = [_Gap(tail, head, before, after, seam) for before, after in itertools.pairwise(ends)]
+    lost_before = itertools.accumulate((gap.lost_if_left for gap in gaps), initial=0)
+    lost_behind = [*itertools.accumulate((gap.lost_if_right for gap in reversed(gaps)), initial=0)][-2::-1]
+    places = [
+        _Place(before + place.lost + behind, place.distance_ms, place.keep, place.skip)
+        for before, gap, behind in zip(lost_before, gaps, lost_behind, strict=False)
+        for place in gap.places()
+    ]
+    best = min(places)
+    return best.keep, best.skip
 
 
-def _moments(
-    tail: Sequence[RecognizedWord], head: Sequence[RecognizedWord], before: _Pair, after: _Pair, seam: _Seam
-) -> list[int]:
-    """Where the words between two pairs can be divided: at the cut, or on either side of each of them."""
-    middles = [_middle(tail[i]) for i in range(before.left + 1, after.left)]
-    middles += [_middle(head[j]) for j in range(before.right + 1, after.right)]
-    nearest = seam.cut_ms  # moved between the pairs, if it lies elsewhere
-    if after.left < len(tail):
-        nearest = min(nearest, _place(tail, head, after))
-    if before.left >= 0:
-        nearest = max(nearest, _place(tail, head, before))
-    return [nearest, *middles, *(middle + 1 for middle in middles)]
+class _Place(NamedTuple):
+    """A place to switch; the smallest is the best."""
+
+    lost: int
+    distance_ms: int
+    keep: int
+    skip: int
 
 
-def _place(tail: Sequence[RecognizedWord], head: Sequence[RecognizedWord], pair: _Pair) -> int:
-    return (_middle(tail[pair.left]) + _middle(head[pair.right])) // 2
+class _Gap:
+    """What stands between two neighbouring pairs, or outside the first or last: words one window heard."""
+
+    def __init__(
+        self,
+        tail: Sequence[RecognizedWord],
+        head: Sequence[RecognizedWord],
+        before: _Pair,
+        after: _Pair,
+        seam: _Seam,
+    ) -> None:
+        self._mine = [tail[i] for i in range(before.left + 1, after.left)]
+        self._theirs = [head[j] for j in range(before.right + 1, after.right)]
+        self._before, self._after = before, after
+        self._inner = before.left >= 0 and after.left < len(tail)
+        self._cut_ms = seam.cut_ms
+        self._low = _heard_at(tail[before.left], head[before.right]) if before.left >= 0 else None
+        self._high = _heard_at(tail[after.left], head[after.right]) if after.left < len(tail) else None
+        self._left_bound = seam.end_ms - seam.margin_ms
+        self._right_bound = seam.start_ms + seam.margin_ms
+        left = sum(map(self._reliable_left, self._in_overlap(self._mine, seam)))
+        right = sum(map(self._reliable_right, self._in_overlap(self._theirs, seam)))
+        # Unlike words in one gap are two hearings of the same speech: only what one heard more of is lost.
+        self.lost_if_left = max(0, right - left)
+        self.lost_if_right = max(0, left - right)
+
+    def places(self) -> Iterator[_Place]:
+        """Where to switch in this gap."""
+        if self._inner:
+            # Taking both sides' words would say the same speech twice.
+            high, low = self._distance(self._high), self._distance(self._low)
+            if not self._mine and not self._theirs:
+                high = low = self._distance(None)
+            yield _Place(self.lost_if_left, high, self._after.left, self._after.right)
+            yield _Place(self.lost_if_right, low, self._before.left + 1, self._before.right + 1)
+            return
+        # Beyond the last agreement only time says which words are the same: one belongs to the side its
+        # middle is on.
+        middles = [_middle(word) for word in (*self._mine, *self._theirs)]
+        for moment in (self._nearest(), *middles, *(middle + 1 for middle in middles)):
+            keep = sum(_middle(word) < moment for word in self._mine)
+            skip = sum(_middle(word) < moment for word in self._theirs)
+            lost = sum(map(self._reliable_left, self._mine[keep:]))
+            lost += sum(map(self._reliable_right, self._theirs[:skip]))
+            distance = abs(moment - self._cut_ms)
+            yield _Place(lost, distance, self._before.left + 1 + keep, self._before.right + 1 + skip)
+
+    def _nearest(self) -> int:
+        """The cut, or the pair that is nearer to it where it lies outside the gap."""
+        nearest = self._cut_ms if self._high is None else min(self._cut_ms, self._high)
+        return nearest if self._low is None else max(nearest, self._low)
+
+    def _distance(self, moment: int | None) -> int:
+        return abs((self._nearest() if moment is None else moment) - self._cut_ms)
+
+    def _reliable_left(self, word: RecognizedWord) -> bool:
+        return word.end_ms <= self._left_bound
+
+    def _reliable_right(self, word: RecognizedWord) -> bool:
+        return word.start_ms >= self._right_bound
+
+    @staticmethod
+    def _in_overlap(words: Sequence[RecognizedWord], seam: _Seam) -> list[RecognizedWord]:
+        """The other words cannot have been heard by both windows."""
+        return [word for word in words if seam.start_ms <= _middle(word) <= seam.end_ms]
 
 
-def _counts_from_end(
-    words: Sequence[RecognizedWord], paired: set[int], reliable: Callable[[RecognizedWord], bool]
-) -> list[int]:
-    """For each number kept from the start: how many reliable words without a partner drop out behind it."""
-    counts = [0]
-    for index in range(len(words) - 1, -1, -1):
-        counts.append(counts[-1] + (index not in paired and reliable(words[index])))
-    return counts[::-1]
-
-
-def _counts_to_start(
-    words: Sequence[RecognizedWord], paired: set[int], reliable: Callable[[RecognizedWord], bool]
-) -> list[int]:
-    """For each number skipped from the start: how many reliable words without a partner are among them."""
-    return [0, *itertools.accumulate(i not in paired and reliable(word) for i, word in enumerate(words))]
+def _heard_at(left: RecognizedWord, right: RecognizedWord) -> int:
+    return (_middle(left) + _middle(right)) // 2
 
 
 def normalise(text: str) -> str:

@@ -244,6 +244,20 @@ def test_unlike_words_at_one_time_are_one_word_only_where_times_are_measured() -
     assert texts(merge([left, right], times_estimated=True)) == ["alpha", "beta"]
 
 
+def test_two_hearings_of_one_phrase_between_words_that_agree_come_once() -> None:
+    left = WindowWords(words_of("before us we all go and direct to heaven", each_ms=250), 0, 3300, 0)
+    right = WindowWords(words_of("us we're all going direct to heaven", 380, each_ms=300), 300, 6000, 1500)
+    for estimated in (False, True):
+        for cut in range(600, 2800, 100):
+            moved = WindowWords(right.words, 300, 6000, cut)
+            said = " ".join(texts(merge([left, moved], times_estimated=estimated)))
+            assert said in {
+                f"before us {we} all {going} direct to heaven"
+                for we in ("we", "we're")
+                for going in ("go and", "going")
+            }, (cut, said)
+
+
 def test_a_word_said_again_is_not_the_same_word() -> None:
     left = WindowWords([RecognizedWord("yes", 3400, 3600, 1.0)], 0, 6000, 0)
     right = WindowWords([RecognizedWord("yes", 4400, 4600, 1.0)], 2000, 9000, 4000)

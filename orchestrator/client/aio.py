@@ -1,0 +1,260 @@
+"""`AsyncSpeechClient`: recordings in, transcripts out, over one Triton server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final, TypeVar
+
+import anyio
+import anyio.to_thread
+from typing_extensions import Unpack
+
+from orchestrator.audio import Audio, Source, decode
+from orchestrator.client import routing
+from orchestrator.client.batch import BatchArgs, FileResult, run_batch
+from orchestrator.client.catalog import ModelCard
+from orchestrator.client.failures import Call, timed_out
+from orchestrator.client.job import Job
+from orchestrator.client.options import TranscribeArgs, TranscribeOptions
+from orchestrator.client.retry import RetryPolicy
+from orchestrator.client.triton import ServerStatus, TritonTransport
+from orchestrator.errors import (
+    ModelNotFoundError,
+    ModelNotReadyError,
+    RequestTimeoutError,
+    ServerUnavailableError,
+    SpeechError,
+    UnsupportedLanguageError,
+)
+from orchestrator.progress import ProgressReporter, SilentProgress
+from orchestrator.settings import Settings
+from orchestrator.transcript.models import Transcript
+
+logger = logging.getLogger(__name__)
+
+_CATALOG_AGE_S: Final = 30.0
+"""How long what a server offers is believed, in seconds."""
+_POLL_S: Final = 0.5
+"""How often `wait_ready` asks, in seconds."""
+Result = TypeVar("Result")
+
+
+class AsyncSpeechClient:
+    """Transcribes recordings with the models of one Triton server. Use it on one asyncio event loop.
+
+    ::
+
+        async with AsyncSpeechClient("spark:8001") as client:
+            transcript = await client.transcribe("meeting.wav", num_speakers=3)
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make a client; the connection is opened by the first call.
+
+        Args:
+            url: ``host:port`` of Triton's gRPC (``grpcs://host:port`` for TLS); ``settings.client.url`` if
+                left out.
+            settings: limits and defaults; the built-in ones if left out: the environment is not read.
+            metadata: gRPC headers for each call, such as the secret of a restricted protocol.
+
+        Raises:
+            ConfigurationError: ``url`` is not an address.
+        """
+        self._settings = settings or Settings()
+        client = self._settings.client
+        self._transport = TritonTransport(
+            url or client.url,
+            timeout_s=client.timeout_s,
+            max_concurrency=client.max_concurrency,
+            retry=RetryPolicy(client.retries),
+            metadata=metadata,
+        )
+        self._cards: tuple[ModelCard, ...] = ()
+        self._cards_until = -1.0
+
+    @property
+    def host(self) -> str:
+        """The server, ``host:port``."""
+        return self._transport.host
+
+    async def __aenter__(self) -> AsyncSpeechClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls still running fail. Safe to call again."""
+        await self._transport.close()
+
+    async def server_status(self) -> ServerStatus:
+        """How the server is.
+
+        Raises:
+            ServerUnavailableError: nobody answers at the address.
+        """
+        return await self._transport.status()
+
+    async def models(self) -> tuple[ModelCard, ...]:
+        """What the server offers, by name, loaded or not.
+
+        Raises:
+            ServerUnavailableError: nobody answers at the address.
+        """
+        self._cards = await self._transport.cards()
+        self._cards_until = anyio.current_time() + _CATALOG_AGE_S
+        return self._cards
+
+    async def wait_ready(
+        self, models: Sequence[str] = (), *, timeout: float | None = None
+    ) -> tuple[ModelCard, ...]:
+        """Wait until the server is ready and all of ``models`` are loaded; then what `models` returns.
+
+        Args:
+            models: names of models; empty: at least one model.
+            timeout: in seconds; ``settings.server.ready_timeout_s`` if left out.
+
+        Raises:
+            ServerUnavailableError: the server was not there until the end of the time.
+            ModelNotReadyError: the server was there, but not all of its models.
+        """
+        limit_s = self._settings.server.ready_timeout_s if timeout is None else timeout
+        last: SpeechError = ServerUnavailableError(
+            f"{self.host} did not answer within {limit_s:.3g} s.",
+            fix="start it with `spark-speech up`.",
+            host=self.host,
+        )
+        with anyio.move_on_after(limit_s):
+            while True:
+                try:
+                    return await self._ready_models(models)
+                except (ServerUnavailableError, ModelNotReadyError, RequestTimeoutError) as error:
+                    last = error
+                await anyio.sleep(_POLL_S)
+        raise last
+
+    async def _ready_models(self, wanted: Sequence[str]) -> tuple[ModelCard, ...]:
+        status = await self._transport.status()
+        cards = await self.models()
+        ready = {card.name for card in cards if card.ready}
+        missing = [name for name in wanted if name not in ready]
+        if status.ready and ready and not missing:
+            return cards
+        what = ", ".join(missing) or "any model" if status.live else "the server"
+        raise ModelNotReadyError(
+            f"{self.host} has not loaded {what} yet.",
+            fix="wait longer, or see the server's log.",
+            host=self.host,
+            model=missing[0] if missing else None,
+        )
+
+    async def transcribe(
+        self, source: Source, *, progress: ProgressReporter | None = None, **options: Unpack[TranscribeArgs]
+    ) -> Transcript:
+        """What was said in ``source``, by whom and when.
+
+        Args:
+            source: a path, the bytes of a file, or samples: an array ``[n]`` or ``[channels, n]`` (with
+                ``sample_rate``).
+            progress: where to say how far it is.
+            **options: `TranscribeArgs`.
+
+        Raises:
+            ConfigurationError: an option is unknown or outside its range.
+            AudioError: the recording cannot be used; the subclass says why.
+            UnsupportedLanguageError: no model of the server knows the language.
+            ServiceError: the server failed; the subclass says how.
+        """
+        chosen = TranscribeOptions.parse(options)
+        return await self._within(chosen.timeout, partial(self._transcribe, source, chosen, progress))
+
+    async def transcribe_many(
+        self, sources: Sequence[str | Path], output_dir: str | Path, **options: Unpack[BatchArgs]
+    ) -> list[FileResult]:
+        """Transcribe files into ``output_dir``; what an earlier run finished is not done again.
+
+        A file that fails is reported in its `FileResult`, and the others go on.
+
+        Args:
+            sources: audio files.
+            output_dir: made if it is not there.
+            **options: `BatchArgs`: formats, and everything that `transcribe` takes.
+
+        Raises:
+            ConfigurationError: an option is wrong, or ``output_dir`` cannot be written.
+        """
+        return await run_batch(self.transcribe, sources, output_dir, options)
+
+    async def _within(self, timeout_s: float | None, job: Callable[[], Awaitable[Result]]) -> Result:
+        if timeout_s is None:
+            return await job()
+        try:
+            with anyio.fail_after(timeout_s):
+                return await job()
+        except TimeoutError as error:
+            raise timed_out(Call(self.host, limit_s=timeout_s)) from error
+
+    async def _transcribe(
+        self, source: Source, options: TranscribeOptions, progress: ProgressReporter | None
+    ) -> Transcript:
+        work = partial(
+            decode,
+            source,
+            channels=options.channels,
+            sample_rate=options.sample_rate,
+            limits=self._settings.audio,
+        )
+        recording = await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+        route, diarizer = await self._route(options, recording)
+        logger.debug("%s: %s", recording.name, route.reason)
+        job = Job(
+            self._transport,
+            self._settings.client,
+            options,
+            route.card,
+            None if diarizer is None else diarizer.card,
+        )
+        task = (progress or SilentProgress()).task(recording.name or "recording")
+        transcript = await job.run(recording, task)
+        task.finish()
+        return transcript
+
+    async def _route(
+        self, options: TranscribeOptions, recording: Audio
+    ) -> tuple[routing.Route, routing.Route | None]:
+        """The models for the job; asks the server again before saying that it cannot do it."""
+        fresh = anyio.current_time() >= self._cards_until
+        if fresh:
+            await self.models()
+        try:
+            return self._choose(options, recording)
+        except (ModelNotFoundError, ModelNotReadyError, UnsupportedLanguageError):
+            if fresh:
+                raise
+        await self.models()
+        return self._choose(options, recording)
+
+    def _choose(
+        self, options: TranscribeOptions, recording: Audio
+    ) -> tuple[routing.Route, routing.Route | None]:
+        route = routing.choose(
+            self._cards,
+            host=self.host,
+            language=options.language,
+            engine=options.engine,
+            duration_s=recording.duration_s,
+        )
+        wanted = options.diarize and options.channels == "mix"
+        return route, routing.choose_diarizer(self._cards, host=self.host) if wanted else None

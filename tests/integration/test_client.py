@@ -1,0 +1,251 @@
+"""The client against real servers: the default release, and what happens when a server goes away."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from orchestrator import resources
+from orchestrator.client import SpeechClient
+from orchestrator.errors import (
+    ModelNotFoundError,
+    ModelNotReadyError,
+    RemoteInferenceError,
+    RequestTimeoutError,
+    ServerUnavailableError,
+    UnsupportedLanguageError,
+)
+from orchestrator.progress import SilentProgress
+from orchestrator.repository.builder import Builder
+from orchestrator.repository.loadcheck import server_load_check
+from orchestrator.repository.plan import make_plan
+from orchestrator.repository.release import Release
+from orchestrator.repository.validate import machine
+from orchestrator.settings import ClientSettings, ServerSettings, Settings
+
+pytestmark = pytest.mark.integration
+
+Serve = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def built_home(tmp_path_factory: pytest.TempPathFactory, make_home: Callable[[Path], Path]) -> Path:
+    return make_home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def release(built_home: Path) -> Release:
+    plan = make_plan(target=machine())  # type: ignore[arg-type]
+    load = server_load_check(built_home, server_settings_now(), SilentProgress())
+    return Builder(home=built_home, models=resources.model_repository(), load=load).build(plan).release
+
+
+def server_settings_now() -> ServerSettings:
+    from orchestrator.runtime.ports import free_ports
+
+    http, grpc, metrics = free_ports(3)
+    return ServerSettings(
+        http_port=http, grpc_port=grpc, metrics_port=metrics, ready_timeout_s=240, stop_timeout_s=10
+    )
+
+
+@pytest.fixture(scope="module")
+def serve(release: Release, tritonserver: Any, tmp_path_factory: pytest.TempPathFactory) -> Serve:
+    """Start a server of some of the release's models."""
+    from orchestrator.runtime.server import TritonServer
+
+    def start(
+        models: tuple[str, ...], settings: ServerSettings | None = None, home: Path | None = None
+    ) -> Any:
+        return TritonServer(
+            release.model_repository,
+            models,
+            triton=tritonserver,
+            home=home or tmp_path_factory.mktemp("server"),
+            settings=settings or server_settings_now(),
+        )
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def server(serve: Serve, release: Release) -> Iterator[Any]:
+    with serve(release.models) as started:
+        yield started
+
+
+@pytest.fixture
+def client(server: Any) -> Iterator[SpeechClient]:
+    with SpeechClient(server.url) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def sample() -> Path:
+    """30 s of two people, from pyannote.audio's package."""
+    found = importlib.util.find_spec("pyannote.audio")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / "sample" / "sample.wav"
+
+
+def reference(sample: Path) -> list[tuple[float, float, str, str]]:
+    """``(start, end, speaker, text)`` of the transcript that comes with the recording."""
+    lines = [line.split(maxsplit=5) for line in sample.with_suffix(".stm").read_text().splitlines()]
+    return [
+        (float(line[3]), float(line[4]), line[2], line[5]) for line in lines if not line[0].startswith(";")
+    ]
+
+
+def test_who_said_what_in_a_real_recording(client: SpeechClient, sample: Path) -> None:
+    import jiwer
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    transcript = client.transcribe(sample, num_speakers=2)
+    assert transcript.duration == pytest.approx(30.0, abs=0.1)
+    assert transcript.engine == "moonshine"
+    assert transcript.times_estimated
+    assert transcript.source == "sample.wav"
+    assert len(transcript.speakers) == 2
+    assert len(transcript.turns) >= 4
+    plain = EnglishTextNormalizer()
+    said = " ".join(row[3] for row in sorted(reference(sample)))
+    assert jiwer.wer(plain(said), plain(transcript.text)) < 0.4
+    labelled = [word for word in transcript.words if word.speaker is not None]
+    assert len(labelled) > 0.9 * len(transcript.words)
+
+
+def test_long_audio_in_windows_says_the_same(client: SpeechClient, server: Any, sample: Path) -> None:
+    """Short windows on a real engine: close to the whole; nothing doubled at seams."""
+    import jiwer
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    plain = EnglishTextNormalizer()
+    whole = plain(client.transcribe(sample, diarize=False).text)
+    settings = Settings(client=ClientSettings(window_s=12.0, overlap_s=4.0))
+    with SpeechClient(server.url, settings=settings) as short:
+        cut = plain(short.transcribe(sample, diarize=False).text)
+    assert jiwer.wer(whole, cut) < 0.25
+    assert abs(len(cut.split()) - len(whole.split())) < 0.1 * len(whole.split())
+
+
+def test_many_threads_one_client(client: SpeechClient, sample: Path) -> None:
+    samples, rate = soundfile.read(sample, dtype="float32")
+    pieces = [samples[start * rate : (start + 6) * rate] for start in range(0, 24, 3)]
+    alone = [client.transcribe(piece, sample_rate=rate, diarize=False).text for piece in pieces]
+    with ThreadPoolExecutor(len(pieces)) as threads:
+        together = list(
+            threads.map(lambda p: client.transcribe(p, sample_rate=rate, diarize=False).text, pieces)
+        )
+    assert together == alone
+    assert any(alone)
+
+
+def test_what_the_server_has(client: SpeechClient, release: Release) -> None:
+    cards = {card.name: card for card in client.models()}
+    assert set(cards) == set(release.models)
+    assert cards["moonshine"].languages == ("en",)
+    assert cards["moonshine"].times_estimated
+    assert client.server_status().ready
+    assert {card.name for card in client.wait_ready(release.models, timeout=5)} == set(release.models)
+
+
+def test_what_the_server_has_not(client: SpeechClient) -> None:
+    audio = np.zeros(16_000, np.float32)
+    with pytest.raises(ModelNotFoundError, match="no version 7 of the model moonshine"):
+        client.transcribe(audio, diarize=False, model_version="7")
+    with pytest.raises(ModelNotFoundError, match="no recogniser 'whisper'"):
+        client.transcribe(audio, engine="whisper")
+    with pytest.raises(UnsupportedLanguageError, match="'kn'; offered: en"):
+        client.transcribe(audio, language="kn")
+
+
+def test_an_error_of_the_model_arrives_with_its_class(client: SpeechClient, server: Any) -> None:
+    """Past the client's own checks, as another client's request would come."""
+    import asyncio
+
+    from orchestrator.client.triton import TritonTransport
+    from orchestrator.engines.base import RecognitionOptions
+
+    async def ask() -> None:
+        transport = TritonTransport(server.url, timeout_s=30, max_concurrency=1)
+        try:
+            await transport.recognize(
+                "moonshine", np.zeros(16_000, np.float32), RecognitionOptions(language="kn")
+            )
+        finally:
+            await transport.close()
+
+    with pytest.raises(UnsupportedLanguageError) as caught:
+        asyncio.run(ask())
+    assert caught.value.host == server.url
+
+
+def test_time_is_up(client: SpeechClient, sample: Path) -> None:
+    with pytest.raises(RequestTimeoutError, match=r"within 0\.2 s"):
+        client.transcribe(sample, timeout=0.2)
+    assert client.transcribe(np.zeros(16_000, np.float32), diarize=False, timeout=60).text == ""
+
+
+def test_a_model_that_is_not_loaded(serve: Serve, sample: Path) -> None:
+    with serve(("moonshine",)) as server, SpeechClient(server.url) as client:
+        with pytest.raises(ModelNotReadyError, match="diarizer"):
+            client.transcribe(sample)
+        with pytest.raises(ModelNotReadyError):
+            client.wait_ready(["diarizer"], timeout=1)
+        assert client.transcribe(sample, diarize=False).text
+
+
+def test_a_killed_server(serve: Serve, sample: Path, tmp_path: Path) -> None:
+    """Killed under a request: it comes back and the request succeeds; it stays away and the error says so."""
+    settings = server_settings_now()
+    samples, _ = soundfile.read(sample, dtype="float32")
+    audio = np.tile(samples, 4)
+    patient = Settings(client=ClientSettings(retries=10))
+
+    with (
+        serve(("moonshine",), settings, tmp_path / "one") as first,
+        SpeechClient(first.url, settings=patient) as client,
+    ):
+        expected = client.transcribe(audio, diarize=False).text
+        with ThreadPoolExecutor(1) as threads:
+            job = threads.submit(client.transcribe, audio, diarize=False)
+            time.sleep(1.0)
+            assert not job.done(), "the request must be in flight"
+            os.kill(first.state.pid, signal.SIGKILL)
+            time.sleep(0.5)
+            with serve(("moonshine",), settings, tmp_path / "two") as second:
+                assert job.result(120).text == expected
+                impatient = Settings(client=ClientSettings(retries=1))
+                with SpeechClient(second.url, settings=impatient) as other:
+                    killer = threading.Timer(1.0, os.kill, (second.state.pid, signal.SIGKILL))
+                    killer.start()
+                    with pytest.raises(ServerUnavailableError, match=second.url) as caught:
+                        other.transcribe(audio, diarize=False)
+                    killer.join()
+                    assert "spark-speech up" in str(caught.value)
+                    with pytest.raises(ServerUnavailableError):
+                        other.server_status()
+
+
+def test_a_models_process_that_was_killed(serve: Serve, sample: Path) -> None:
+    import psutil
+
+    with serve(("moonshine",)) as server, SpeechClient(server.url) as client:
+        for child in psutil.Process(server.state.pid).children(recursive=True):
+            child.kill()
+        time.sleep(0.5)
+        with pytest.raises(RemoteInferenceError, match="not healthy") as caught:
+            client.transcribe(sample, diarize=False, timeout=60)
+        assert "spark-speech down" in str(caught.value)
