@@ -14,6 +14,11 @@ A second one matters with CUDA graphs: when NeMo 3.0.0 compiles their loops it l
 into the bytes object ``b" " * size``. An empty log has size 1, which makes that the one ``b" "`` that Python
 shares everywhere, and from then on every lone space in the process is a NUL. `_compiler_keeps_its_log`
 prevents it.
+
+A third: the body of a graph's loop is captured on a stream of its own, which PyTorch does not take for part
+of the capture, so the body's intermediate tensors come from ordinary memory. After the capture PyTorch may
+give that back to the driver (``empty_cache``, or a full card) while the graph goes on writing there: an
+illegal memory access. Here all that a capture allocates comes from a pool of its own, kept with the graph.
 """
 
 from __future__ import annotations
@@ -75,7 +80,7 @@ def vocabulary_of(tokenizer: Any, marks: Iterable[str] | None) -> Vocabulary:
     control: list[int] = []
     # An aggregate tokenizer has one tokenizer a language, with ids one after another.
     for part in getattr(tokenizer, "tokenizers_dict", {"": tokenizer}).values():
-        processor = getattr(part, "tokenizer", None)
+        processor: Any = getattr(part, "tokenizer", None)
         if not hasattr(processor, "id_to_piece"):
             raise ModelLoadError(
                 f"The checkpoint's tokenizer is {type(part).__name__}, not SentencePiece.",
@@ -128,7 +133,7 @@ class _SilentCompiler:
 
 @contextlib.contextmanager
 def _compiler_keeps_its_log() -> Iterator[None]:
-    from nemo.core.utils import cuda_python_utils  # type: ignore[import-untyped]
+    from nemo.core.utils import cuda_python_utils
 
     nvrtc = getattr(cuda_python_utils, "nvrtc", None)
     if nvrtc is None:  # without CUDA's bindings nothing is compiled
@@ -141,20 +146,27 @@ def _compiler_keeps_its_log() -> Iterator[None]:
         cuda_python_utils.nvrtc = nvrtc
 
 
+def _new_pool() -> Any:
+    return torch.cuda.MemPool()
+
+
+def _allocating_from(pool: Any) -> contextlib.AbstractContextManager[None]:
+    return torch.cuda.use_mem_pool(pool)
+
+
 class TransducerHead:
     """Greedy TDT or RNN-T, label-looping, the whole batch at once."""
 
     def __init__(self, model: Any, *, cuda_graphs: bool) -> None:
         self._model = model
         self._graphs = False
-        # A graph is captured anew whenever a batch is larger than the *last* one in either direction;
-        # padding up to the largest seen keeps captures rare.
-        self._largest = (0, 0)
+        self._captured = (0, 0)  # recordings, frames
+        self._pool: Any = None
         self._configure(cuda_graphs=cuda_graphs and next(model.parameters()).is_cuda)
         self.vocabulary = vocabulary_of(model.tokenizer, model.decoding.supported_punctuation)
 
     def _configure(self, *, cuda_graphs: bool) -> None:
-        config = OmegaConf.create(OmegaConf.to_container(self._model.cfg.decoding, resolve=True))
+        config: Any = OmegaConf.create(OmegaConf.to_container(self._model.cfg.decoding, resolve=True))
         with open_dict(config):
             config.strategy = "greedy_batch"
             config.compute_timestamps = True
@@ -194,28 +206,32 @@ class TransducerHead:
         rows = encoded.shape[0]
         if self._graphs:
             try:
-                with _compiler_keeps_its_log():
-                    return self._decode(*self._padded(encoded, lengths), rows)
+                return self._decode_in_graph(encoded, lengths)
             except torch.OutOfMemoryError:
-                self._largest = (0, 0)
                 self._computer.reset_cuda_graphs_state()
+                self._captured, self._pool = (0, 0), None
                 raise
             except RuntimeError as error:
                 _LOG.warning("decoding with CUDA graphs failed, going on without: %s", error)
                 self._configure(cuda_graphs=False)
+                self._pool = None
         return self._decode(encoded, lengths, rows)
 
-    def _padded(self, encoded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def _decode_in_graph(self, encoded: Tensor, lengths: Tensor) -> TokenBatch:
         rows, _, frames = encoded.shape
-        batch, time = self._largest
+        batch, time = self._captured
         if rows <= batch and frames <= time:
-            return encoded, lengths
-        self._largest = (max(rows, batch), max(frames, time))
-        more_rows, more_frames = self._largest[0] - rows, self._largest[1] - frames
-        return (
-            torch.nn.functional.pad(encoded, (0, more_frames, 0, 0, 0, more_rows)),
-            torch.nn.functional.pad(lengths, (0, more_rows)),
-        )
+            return self._decode(encoded, lengths, rows)
+        # NeMo captures anew whenever a batch is larger than the *last* captured one in either direction;
+        # growing in both keeps captures rare.
+        batch, time = max(rows, batch), max(frames, time)
+        larger = torch.nn.functional.pad(encoded, (0, time - frames, 0, 0, 0, batch - rows))
+        larger_lengths = torch.nn.functional.pad(lengths, (0, batch - rows))
+        pool = _new_pool()
+        with _compiler_keeps_its_log(), _allocating_from(pool):
+            tokens = self._decode(larger, larger_lengths, rows)
+        self._captured, self._pool = (batch, time), pool
+        return tokens
 
     def _decode(self, encoded: Tensor, lengths: Tensor, rows: int) -> TokenBatch:
         hypotheses, _ = self._computer(x=encoded.transpose(1, 2), out_len=lengths)

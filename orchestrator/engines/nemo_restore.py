@@ -43,7 +43,7 @@ def quiet() -> Iterator[None]:
     telemetry.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from nemo.utils import logging as nemo_logging  # type: ignore[import-untyped]
+        from nemo.utils import logging as nemo_logging
 
         before = nemo_logging.get_verbosity()
         nemo_logging.set_verbosity(logging.ERROR)
@@ -89,8 +89,8 @@ def restore(path: Path, checkpoint: Checkpoint, device: torch.device) -> Any:
 
 
 def _restore(path: Path, *, compressed: bool, device: torch.device) -> Any:
-    from nemo.collections.asr.models import ASRModel  # type: ignore[import-untyped]
-    from nemo.core.connectors.save_restore_connector import (  # type: ignore[import-untyped]
+    from nemo.collections.asr.models import ASRModel
+    from nemo.core.connectors.save_restore_connector import (
         SaveRestoreConnector,
     )
 

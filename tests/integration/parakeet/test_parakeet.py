@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import tarfile
@@ -308,13 +309,26 @@ def test_audio_is_bounded_per_step(
     assert max(encoder.sizes) > 2
 
 
+@pytest.fixture
+def graphs_on_cpu(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the TDT model's head go through what it does for graphs, with nothing captured."""
+    from orchestrator.engines import nemo_decoding
+
+    monkeypatch.setattr(nemo_decoding, "_new_pool", object)
+    monkeypatch.setattr(nemo_decoding, "_allocating_from", lambda pool: contextlib.nullcontext())
+    head = load("tdt")._head
+    for name, value in (("_graphs", True), ("_captured", (0, 0)), ("_pool", None)):
+        monkeypatch.setattr(head, name, value)
+
+
 def test_decoding_goes_on_without_cuda_graphs_when_they_fail(
     load: Load,
+    graphs_on_cpu: None,
     clips: list[np.ndarray],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    recognizer = load("tdt", max_batch=64)
+    recognizer = load("tdt")
     expected = plain(recognizer.recognize(clips))
     shapes: list[tuple[int, ...]] = []
 
@@ -323,7 +337,6 @@ def test_decoding_goes_on_without_cuda_graphs_when_they_fail(
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(recognizer._head, "_computer", capture_fails)
-    monkeypatch.setattr(recognizer._head, "_graphs", True)
     with caplog.at_level(logging.WARNING):
         assert plain(recognizer.recognize(clips)) == expected
         assert plain(recognizer.recognize(clips)) == expected
@@ -331,20 +344,59 @@ def test_decoding_goes_on_without_cuda_graphs_when_they_fail(
     assert caplog.text.count("without") == 1
 
 
-def test_batches_for_a_cuda_graph_only_ever_grow(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captured_graphs_only_ever_grow_and_hold_their_memory(
+    load: Load, graphs_on_cpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
     head = load("tdt")._head
-    monkeypatch.setattr(head, "_largest", (0, 0))
+    pools: list[Any] = []
 
-    def padded(rows: int, frames: int) -> tuple[tuple[int, ...], list[int]]:
-        encoded, lengths = head._padded(torch.ones(rows, 32, frames), torch.full((rows,), frames))
-        return tuple(encoded.shape), lengths.tolist()
+    def decoded(rows: int, frames: int) -> tuple[tuple[int, ...], list[int]]:
+        seen: list[tuple[tuple[int, ...], list[int]]] = []
 
-    assert padded(2, 10) == ((2, 32, 10), [10, 10])
-    assert padded(1, 20) == ((2, 32, 20), [20, 0])
-    assert padded(1, 5) == ((1, 32, 5), [5])  # fits what was captured
-    assert padded(3, 5) == ((3, 32, 20), [5, 5, 5])
+        def note(encoded: Any, lengths: Any, kept: int) -> str:
+            seen.append((tuple(encoded.shape), lengths.tolist()))
+            assert kept == rows
+            return "tokens"
+
+        monkeypatch.setattr(head, "_decode", note)
+        assert head.decode(torch.ones(rows, 32, frames), torch.full((rows,), frames)) == "tokens"
+        pools.append(head._pool)
+        return seen[0]
+
+    assert decoded(2, 10) == ((2, 32, 10), [10, 10])
+    assert decoded(1, 20) == ((2, 32, 20), [20, 0])
+    assert decoded(1, 5) == ((1, 32, 5), [5])  # fits what was captured
+    assert decoded(3, 5) == ((3, 32, 20), [5, 5, 5])
+    assert [pools[0] is pools[1], pools[1] is pools[2], pools[2] is pools[3]] == [False, True, False]
+
+
+def test_memory_that_runs_out_in_a_graph_lets_go_of_the_graph(
+    load: Load, graphs_on_cpu: None, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    recognizer = load("tdt")
+    expected = plain(recognizer.recognize(clips[:6]))
+    computer = recognizer._head._computer
+    reset: list[None] = []
+
+    class Cramped:
+        _blank_index = computer._blank_index
+
+        def __call__(self, *, x: Any, out_len: Any) -> Any:
+            if len(x) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return computer(x=x, out_len=out_len)
+
+        def reset_cuda_graphs_state(self) -> None:
+            reset.append(None)
+
+    monkeypatch.setattr(recognizer._head, "_computer", Cramped())
+    assert plain(recognizer.recognize(clips[:6])) == expected
+    assert len(reset) == 1
+    assert recognizer._head._captured[0] == 3
 
 
 @pytest.mark.parametrize(
@@ -456,7 +508,7 @@ def test_loading_says_nothing_and_leaves_the_callers_folder(
 
 
 def test_compiling_a_cuda_graph_leaves_pythons_spaces_alone(
-    load: Load, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+    load: Load, graphs_on_cpu: None, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nemo.core.utils import cuda_python_utils
 
@@ -489,7 +541,6 @@ def test_compiling_a_cuda_graph_leaves_pythons_spaces_alone(
 
     monkeypatch.setattr(recognizer._head, "_computer", capture)
     monkeypatch.setattr(capture, "_blank_index", computer._blank_index, raising=False)
-    monkeypatch.setattr(recognizer._head, "_graphs", True)
     assert recognizer.recognize(clips[8:9])[0].words
     assert seen == [(0, 7)]
     assert compiler.written == []
