@@ -8,6 +8,7 @@ never overwritten unless asked.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -24,8 +25,15 @@ import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.client.options import TranscribeArgs, TranscribeOptions
-from orchestrator.errors import AudioNotFoundError, ConfigurationError, ServerUnavailableError, SpeechError
+from orchestrator.errors import (
+    AudioNotFoundError,
+    ConfigurationError,
+    DiskFullError,
+    ServerUnavailableError,
+    SpeechError,
+)
 from orchestrator.progress import ProgressReporter, SilentProgress
+from orchestrator.transcript import formats
 from orchestrator.transcript.models import SCHEMA_VERSION, Transcript
 
 STATE_FOLDER: Final = ".spark-speech"
@@ -98,7 +106,7 @@ class _Target:
 
     @property
     def outputs(self) -> dict[str, Path]:
-        return {name: self.folder / f"{self.stem}{_suffix(name)}" for name in self.formats}
+        return {name: self.folder / f"{self.stem}{formats.suffix(name)}" for name in self.formats}
 
     @property
     def state(self) -> Path:
@@ -124,7 +132,7 @@ async def run_batch(
     options: dict[str, Any] = dict(args)
     names = tuple(dict.fromkeys(options.pop("formats", None) or ("json",)))
     for name in names:
-        _suffix(name)
+        formats.suffix(name)
     overwrite = bool(options.pop("overwrite", False))
     at_once = int(options.pop("files_at_once", FILES_AT_ONCE))
     progress: ProgressReporter = options.pop("progress", None) or SilentProgress()
@@ -135,7 +143,7 @@ async def run_batch(
     return await batch.run(targets, at_once)
 
 
-def plan(sources: Sequence[Path], folder: Path, formats: tuple[str, ...]) -> list[_Target]:
+def plan(sources: Sequence[Path], folder: Path, names: tuple[str, ...]) -> list[_Target]:
     """Name the outputs: the source's stem; its whole name where stems clash; a digest where names do.
 
     Raises:
@@ -154,10 +162,10 @@ def plan(sources: Sequence[Path], folder: Path, formats: tuple[str, ...]) -> lis
             stem = source.name
         if full[source.name.casefold()] > 1:
             stem = _distinct(source)
-        target = _Target(source, folder, stem, formats)
+        target = _Target(source, folder, stem, names)
         record = _read(target.state)
         if record is not None and record.source != target.identity:
-            target = _Target(source, folder, _distinct(source), formats)
+            target = _Target(source, folder, _distinct(source), names)
         targets.append(target)
     return targets
 
@@ -283,19 +291,23 @@ def _read(state: Path) -> _Record | None:
 
 
 def _write(target: _Target, key: str, transcript: Transcript) -> None:
-    """The outputs first and the record last: whatever interrupts, no unfinished file counts as done."""
-    for name, path in target.outputs.items():
-        write_text(path, _render(transcript, name))
-    outputs = tuple(path.name for path in target.outputs.values())
-    record = _Record(source=target.identity, key=key, outputs=outputs)
-    write_text(target.state, record.model_dump_json() + "\n")
+    """A record without a key, the outputs, the record: what an interruption leaves counts as ours, undone."""
+    texts = {path: formats.dumps(transcript, name) for name, path in target.outputs.items()}
+    outputs = tuple(path.name for path in texts)
+    for stage in ("", key):
+        record = _Record(source=target.identity, key=stage, outputs=outputs)
+        write_text(target.state, record.model_dump_json() + "\n")
+        if stage != key:
+            for path, text in texts.items():
+                write_text(path, text)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` whole or not at all.
 
     Raises:
-        ConfigurationError: the file cannot be written.
+        DiskFullError: there is no room for it.
+        ConfigurationError: the file cannot be written for another reason.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -308,20 +320,12 @@ def write_text(path: Path, text: str) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"There is no room left for {path}.",
+                fix="free some space, then run the same command again: what is done is kept.",
+                path=path,
+            ) from error
         raise ConfigurationError(
-            f"{path} cannot be written: {error.strerror}.",
-            fix="make room on the disk, or name another output folder.",
-            path=path,
+            f"{path} cannot be written: {error.strerror}.", fix="name another output folder.", path=path
         ) from error
-
-
-def _suffix(name: str) -> str:
-    from orchestrator.transcript import formats
-
-    return formats.suffix(name)
-
-
-def _render(transcript: Transcript, name: str) -> str:
-    from orchestrator.transcript import formats
-
-    return formats.dumps(transcript, name)
