@@ -53,6 +53,16 @@ class Opened:
         return self.file
 
 
+class _Memory(io.BytesIO):
+    """Bytes as a file for libsndfile, which on damage seeks to before the start and checks where it is."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError):  # raised inside a C callback it would only be printed
+            return self.tell()
+
+
 @contextmanager
 def open_source(
     source: str | Path | bytes | bytearray | memoryview | BinaryIO, max_bytes: int
@@ -79,7 +89,7 @@ def open_source(
         data = bytes(source)
         origin = Origin("", "the given bytes", None)
         _check_size(len(data), max_bytes, origin)
-        yield Opened(io.BytesIO(data), len(data), origin)
+        yield Opened(_Memory(data), len(data), origin)
     else:
         given = getattr(source, "name", "")
         name = Path(given).name if isinstance(given, str) else ""
@@ -127,7 +137,7 @@ def _read_all(file: BinaryIO, max_bytes: int, origin: Origin) -> Opened:
         parts.append(part)
         size += len(part)
     _check_size(size, max_bytes, origin)
-    return Opened(io.BytesIO(b"".join(parts)), size, origin)
+    return Opened(_Memory(b"".join(parts)), size, origin)
 
 
 def _check_size(size: int, max_bytes: int, origin: Origin) -> None:

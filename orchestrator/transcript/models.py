@@ -11,8 +11,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 SCHEMA_VERSION: Final = 1
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(lambda value: round(value, 3))]
-"""Seconds, rounded to a millisecond."""
+Seconds = Annotated[
+    float, Field(ge=0, allow_inf_nan=False), AfterValidator(lambda value: round(value, 3) + 0.0)
+]
+"""Seconds, rounded to a millisecond; adding 0.0 makes a negative zero positive."""
 
 
 class _Model(BaseModel):
@@ -31,7 +33,7 @@ class _Span(_Model):
 
 
 class Word(_Span):
-    """One word. ``speaker`` is None where no speaker can be named; ``overlap`` marks that others spoke too."""
+    """One word; ``speaker`` is None where nobody can be named, ``overlap`` marks that others spoke too."""
 
     text: str
     confidence: float = Field(default=1.0, ge=0, le=1)
