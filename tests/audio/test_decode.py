@@ -427,13 +427,13 @@ def quiet_error_or_audio(data: bytes) -> Audio | None:
     return audio
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.binary(max_size=4_000))
 def test_random_bytes_give_an_audio_error_or_audio(data: bytes) -> None:
     quiet_error_or_audio(data)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     kind=st.sampled_from(sorted(MAKERS)),
     cut=st.floats(0, 1),

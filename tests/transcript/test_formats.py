@@ -147,11 +147,13 @@ def test_an_empty_transcript_can_be_written_and_read(name: str) -> None:
         assert formats.loads(text, name) == Transcript()
 
 
+@settings(max_examples=40, deadline=None)
 @given(transcripts())
 def test_json_loses_nothing(transcript: Transcript) -> None:
     assert formats.loads(formats.dumps(transcript, "json"), "json") == transcript
 
 
+@settings(max_examples=40, deadline=None)
 @given(transcripts())
 def test_rttm_keeps_turns(transcript: Transcript) -> None:
     back = formats.loads(formats.dumps(transcript, "rttm"), "rttm")
@@ -162,6 +164,7 @@ def test_rttm_keeps_turns(transcript: Transcript) -> None:
     assert formats.loads(formats.dumps(back, "rttm"), "rttm") == back
 
 
+@settings(max_examples=40, deadline=None)
 @given(transcripts())
 def test_ctm_keeps_words(transcript: Transcript) -> None:
     back = formats.loads(formats.dumps(transcript, "ctm"), "ctm")
@@ -173,6 +176,7 @@ def test_ctm_keeps_words(transcript: Transcript) -> None:
     assert formats.loads(formats.dumps(back, "ctm"), "ctm") == back
 
 
+@settings(max_examples=40, deadline=None)
 @given(transcripts())
 def test_stm_and_seglst_keep_segments(transcript: Transcript) -> None:
     for name in ("stm", "seglst"):
@@ -185,6 +189,7 @@ def test_stm_and_seglst_keep_segments(transcript: Transcript) -> None:
         ]
 
 
+@settings(max_examples=40, deadline=None)
 @given(transcripts())
 def test_srt_as_another_parser_reads_it(transcript: Transcript) -> None:
     found = list(srt.parse(formats.dumps(transcript, "srt")))
@@ -196,6 +201,7 @@ def test_srt_as_another_parser_reads_it(transcript: Transcript) -> None:
     assert [s.index for s in found] == list(range(1, len(found) + 1))
 
 
+@settings(max_examples=40, deadline=None)
 @given(transcripts())
 def test_vtt_as_another_parser_reads_it(transcript: Transcript) -> None:
     text = formats.dumps(transcript, "vtt")
@@ -260,6 +266,7 @@ def test_scoring_formats_as_meeteval_reads_them(transcript: Transcript) -> None:
             assert found == [(part.start, part.end, part.text) for part in back.segments]
 
 
+@settings(max_examples=40, deadline=None)
 @given(transcripts(), st.booleans(), st.booleans())
 def test_cues_keep_every_word_and_the_limits(transcript: Transcript, with_words: bool, named: bool) -> None:
     if not with_words:
