@@ -4,9 +4,9 @@ CAM++ (Wang et al., "CAM++: A Fast and Efficient Network for Speaker Verificatio
 Masking", Interspeech 2023) embeds 80-bin log mel features into 192 values. pyannote asks for one embedding
 per speaker of a chunk, handing in the same chunk once per speaker, each time with another mask of its frames.
 
-The network sees only the frames a mask selects. Running it once a chunk and masking its statistics pooling
-costs half as much, but its context layers then mix the speakers of the chunk: on the tuning recordings the
-clustering threshold had to be met about twice as closely.
+The network sees only the frames a mask selects. Running it once a chunk and masking its statistics pooling is
+cheaper, but its context layers then mix the speakers of the chunk: on the recordings of
+`orchestrator.diarization.parameters` the range of good clustering thresholds was less than half as wide.
 
 Import this module after `orchestrator.diarization.pyannote_import.import_pyannote`.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib.util
 import pickle
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from pyannote.audio import Model
@@ -59,7 +59,11 @@ def load_network(folder: Path) -> nn.Module:
         raise ModelLoadError(f"the network's code cannot be used: {error}", path=code) from error
     try:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    except (OSError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+        # CAM++ ends with a batch normalisation. The code at hand adds a ReLU, which the weights were not
+        # trained with and which cuts away half of every embedding.
+        dense: Any = network.get_submodule("xvector.dense")
+        dense.nonlinear = dense.nonlinear.batchnorm
+    except (OSError, EOFError, RuntimeError, TypeError, AttributeError, pickle.UnpicklingError) as error:
         raise ModelLoadError(f"the weights cannot be loaded: {error}", path=weights) from error
     return network.eval()
 

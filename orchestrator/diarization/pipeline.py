@@ -16,6 +16,7 @@ from __future__ import annotations
 import pickle
 import threading
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -34,19 +35,6 @@ PIPELINE_FILE: Final = "config.yaml"
 MIN_SAMPLES: Final = SAMPLE_RATE_HZ // 10
 """Recordings under 0.1 s hold no word and are answered without asking the model."""
 MS_PER_S: Final = 1000
-
-_LOAD_ERRORS = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    ImportError,
-    pickle.UnpicklingError,
-)
-"""What torch, lightning, yaml and pyannote raise on files that are damaged or of another kind."""
 
 
 class Diarizer:
@@ -143,12 +131,31 @@ def load(
                 pipeline = build_pipeline(folder, parameters)
             pipeline.to(torch.device(device))
             return Diarizer(pipeline)
-    except _LOAD_ERRORS as error:
+    except _load_errors() as error:
         raise ModelLoadError(
             f"the diarizer cannot be loaded from {folder} on {device}: {error}",
             path=folder,
             fix="check the device's name, and run `spark-speech verify` to check the model's files",
         ) from error
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    """What torch, lightning, yaml, numpy and pyannote raise on files that are damaged or of another kind."""
+    import yaml  # type: ignore[import-untyped]
+
+    return (
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        ImportError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        yaml.YAMLError,
+    )
 
 
 def _checked(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -197,7 +204,7 @@ class _ProgressHook:
         self._task = progress.task("diarizing", total=2.0)
         self._steps = {"segmentation": 0.0, "embeddings": 1.0}
 
-    def __call__(
+    def __call__(  # called with more completed than total after a last, partly filled batch
         self,
         step: str,
         artifact: Any,
@@ -206,7 +213,7 @@ class _ProgressHook:
         completed: int | None = None,
     ) -> None:
         if step in self._steps and total and completed is not None:
-            self._task.update(completed=self._steps[step] + completed / total)
+            self._task.update(completed=self._steps[step] + min(1.0, completed / total))
 
     def finish(self) -> None:
         self._task.finish()
