@@ -67,3 +67,9 @@ def test_the_environment_keeps_gpu_code_and_asks_nobody() -> None:
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert environment["HOME"] == "/home/someone"
     assert environment["LD_LIBRARY_PATH"] == "/srv/triton/lib"
+
+
+def test_waiting_threads_sleep_unless_told_otherwise() -> None:
+    assert server_environment(TRITON, Path("/cache"), {})["OMP_WAIT_POLICY"] == "PASSIVE"
+    told = server_environment(TRITON, Path("/cache"), {"OMP_WAIT_POLICY": "ACTIVE"})
+    assert told["OMP_WAIT_POLICY"] == "ACTIVE"
