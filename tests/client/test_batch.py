@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from orchestrator.client import SpeechClient
-from orchestrator.client.batch import write_text
+from orchestrator.client.outputs import write_text
 from orchestrator.errors import (
     ConfigurationError,
     DiskFullError,
