@@ -30,6 +30,8 @@ _MARGIN_SHARE: Final = 0.3
 """The margin as a share of the distance from background to peak."""
 _CLICK_FRAMES: Final = 3
 """Sound shorter than 60 ms that stands alone is a click: the shortest words last about 100 ms."""
+_FAINT_DB: Final = 22.0
+"""Sound that stays this far below the recording's loudest hundredth is breath, chair or room."""
 _BRIDGE_FRAMES: Final = 15
 """Pauses up to 300 ms stay inside a run: stop consonants and soft word ends are that quiet."""
 _PAD_FRAMES: Final = 8
@@ -103,7 +105,12 @@ def _runs(level: NDArray[np.float32]) -> list[tuple[int, int]]:
             runs[-1] = (runs[-1][0], end)
         else:
             runs.append((start, end))
-    kept = [run for run in runs if run[1] - run[0] >= _CLICK_FRAMES]
+    faint = float(np.percentile(level, 99.0)) - _FAINT_DB
+    kept = [
+        (start, end)
+        for start, end in runs
+        if end - start >= _CLICK_FRAMES and float(level[start:end].max()) >= faint
+    ]
     if not kept:
         return []
     # Widening stops half-way to the neighbour, so that runs stay apart and no sound is heard twice.

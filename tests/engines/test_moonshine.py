@@ -66,6 +66,8 @@ def test_spread_keeps_text_order_and_stays_inside_the_sound(
 def test_spread_is_in_proportion_to_letters_and_leaves_pauses_out() -> None:
     halves = list(spread(["abcd", "abcd"], Piece(((0, 50), (100, 150)))))
     assert [(word.start_ms, word.end_ms) for word in halves] == [(0, 1000), (2000, 3000)]
+    marked = list(spread(["ab,", "abcd", "ab"], Piece(((0, 50), (100, 150)))))
+    assert [(word.start_ms, word.end_ms) for word in marked] == [(0, 1000), (2000, 2667), (2667, 3000)]
     uneven = list(spread(["a,", "abc"], Piece(((0, 100),))))
     assert [(word.start_ms, word.end_ms) for word in uneven] == [(0, 500), (500, 2000)]
 

@@ -62,6 +62,14 @@ def test_a_lone_click_is_not_speech() -> None:
     assert pieces(samples, max_s=15, join_s=1) == []
 
 
+def test_breath_far_below_the_speech_is_not_speech() -> None:
+    samples = np.concatenate(
+        [sound(2), silence(2), sound(0.5, level=0.005), silence(1), sound(2, level=0.05)]
+    )
+    found = pieces(samples, max_s=15, join_s=1)
+    assert [round(piece.start * FRAME / RATE) for piece in found] == [0, 5]
+
+
 def test_long_sound_is_cut_where_it_is_quietest() -> None:
     samples = sound(24)
     dip = 11 * RATE
