@@ -17,6 +17,7 @@ one of these, with the original as ``__cause__``.
     ├── TranscriptFormatError     a transcript file or format name is wrong
     ├── EngineError               a model in this process
     │   ├── ModelLoadError            weights missing, corrupt, or of another kind
+    │   │   └── UnsupportedModelError     sound weights, but a runtime cannot compute them
     │   ├── UnsupportedLanguageError  the engine does not know the language
     │   └── InferenceError            the model failed on an input
     ├── RepositoryError           building, storing or checking releases
@@ -149,6 +150,10 @@ class EngineError(SpeechError):
 
 class ModelLoadError(EngineError):
     """Weights are missing, corrupt, or of another kind than the engine's."""
+
+
+class UnsupportedModelError(ModelLoadError):
+    """The weights are sound, but the chosen runtime cannot compute them."""
 
 
 class UnsupportedLanguageError(EngineError):

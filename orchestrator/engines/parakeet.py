@@ -1,4 +1,7 @@
-"""NVIDIA Parakeet through NeMo: FastConformer with a TDT, RNN-T, CTC or hybrid head, from a ``.nemo`` file.
+"""NVIDIA Parakeet: FastConformer with a TDT, RNN-T, CTC or hybrid head, from a NeMo checkpoint (``.nemo``).
+
+Two runtimes compute the same words: ``nemo`` runs NeMo's own modules, ``native`` this project's
+(`orchestrator.engines.fastconformer`), which need no NeMo and so none of the 8 to 25 s of its import.
 
 Recognition happens in memory: features, encoder, decoder, words; no temporary files, manifest or data
 loader. Text, word times and confidences equal those of NeMo 3.0's ``transcribe(timestamps=True)`` (words'
@@ -17,16 +20,19 @@ batch's shape and is far below what decides between two tokens.
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from pathlib import Path
+from typing import Final, Literal
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.contract import SAMPLE_RATE_HZ
-from orchestrator.engines import nemo_archive, nemo_decoding, nemo_restore, nemo_words
+from orchestrator.engines import nemo_archive, nemo_words
+from orchestrator.engines.acoustic import AcousticModel
 from orchestrator.engines.base import (
     EngineInfo,
     EngineSource,
@@ -36,6 +42,7 @@ from orchestrator.engines.base import (
     Recognizer,
     Samples,
 )
+from orchestrator.engines.nemo_archive import Checkpoint
 from orchestrator.engines.nemo_batches import plan_batches, run_splitting
 from orchestrator.errors import (
     AudioValueError,
@@ -43,9 +50,12 @@ from orchestrator.errors import (
     InferenceError,
     ModelLoadError,
     UnsupportedLanguageError,
+    UnsupportedModelError,
 )
 
 CHECKPOINT_NAME: Final = "model.nemo"
+
+_LOG: Final = logging.getLogger(__name__)
 
 _MAX_WINDOW_S: Final = 300.0
 """Full attention: time and memory grow with the square of the length."""
@@ -60,12 +70,14 @@ class ParakeetOptions(BaseModel):
 
     languages: tuple[str, ...] = ()
     """BCP-47 primary tags of the weights; a checkpoint that names its own comes first, ``("en",)`` last."""
+    runtime: Literal["auto", "native", "nemo"] = "auto"
+    """``auto``: native on a CPU for all checkpoints it can compute; NeMo, with its CUDA graphs, otherwise."""
     head: Literal["transducer", "ctc"] = "transducer"
     """Which head of a hybrid decodes."""
     precision: Literal["float32"] = "float32"
     """Of the encoder."""
     cuda_graphs: bool = True
-    """Decode with CUDA graphs where the device is CUDA."""
+    """Decode with CUDA graphs where the device is CUDA and the runtime is NeMo."""
     max_batch: int = Field(default=128, ge=1)
     """The most recordings in one step."""
     max_padded_s: float | None = Field(default=None, gt=0)
@@ -99,17 +111,7 @@ class ParakeetRecognizer(Recognizer):
         device = _device(source.device)
         if source.threads is not None:
             torch.set_num_threads(source.threads)
-        self._model: Any = nemo_restore.restore(path, checkpoint, device)
-        try:
-            self._head = nemo_decoding.build_head(
-                self._model,
-                checkpoint.decoder,
-                prefer_ctc=options.head == "ctc",
-                cuda_graphs=options.cuda_graphs and device.type == "cuda",
-            )
-        except ModelLoadError as error:
-            error.path = str(path)
-            raise
+        self._model = _model(path, checkpoint, device, options)
         self._device = device
         self._frame_ms = checkpoint.frame_ms
         self._max_batch = options.max_batch
@@ -154,8 +156,9 @@ class ParakeetRecognizer(Recognizer):
     def close(self) -> None:
         """Free the model; further calls fail."""
         with self._lock:
-            del self._model, self._head
-            self._release()
+            del self._model
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _language(self, requested: str | None) -> str:
         known = self.info.languages
@@ -171,8 +174,7 @@ class ParakeetRecognizer(Recognizer):
         return language
 
     def _may_hold_words(self, clip: Samples) -> bool:
-        frames = self._model.preprocessor.featurizer.get_seq_len(torch.tensor(clip.size))
-        return int(frames) >= _MIN_FEATURE_FRAMES and bool(clip.any())
+        return self._model.feature_frames(clip.size) >= _MIN_FEATURE_FRAMES and bool(clip.any())
 
     def _run(self, clips: Sequence[Samples], items: Sequence[int]) -> list[tuple[RecognizedWord, ...]]:
         try:
@@ -183,7 +185,7 @@ class ParakeetRecognizer(Recognizer):
                     items,
                     functools.partial(self._step, clips),
                     out_of_memory=torch.OutOfMemoryError,
-                    release=self._release,
+                    release=self._model.release,
                 )
         except torch.OutOfMemoryError as error:
             longest_s = max(clips[item].size for item in items) / SAMPLE_RATE_HZ
@@ -198,24 +200,33 @@ class ParakeetRecognizer(Recognizer):
                 f"The model parakeet failed on a batch of {len(items)}: {reason[:300]}", model="parakeet"
             ) from error
 
-    @torch.inference_mode()
     def _step(self, clips: Sequence[Samples], items: Sequence[int]) -> list[tuple[RecognizedWord, ...]]:
         """One pass of the model over the recordings ``items``; the caller holds the lock."""
         lengths = [clips[item].size for item in items]
         padded = np.zeros((len(items), max(lengths)), dtype=np.float32)
         for row, item in enumerate(items):
             padded[row, : lengths[row]] = clips[item]
-        features, feature_lengths = self._model.preprocessor(
-            input_signal=torch.from_numpy(padded).to(self._device),
-            length=torch.tensor(lengths, device=self._device),
-        )
-        encoded, encoded_lengths = self._model.encoder(audio_signal=features, length=feature_lengths)
-        tokens = self._head.decode(encoded, encoded_lengths)
-        return nemo_words.words(tokens, self._head.vocabulary, self._frame_ms)
+        tokens = self._model.tokens(padded, lengths)
+        return nemo_words.words(tokens, self._model.vocabulary, self._frame_ms)
 
-    def _release(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+
+def _model(
+    path: Path, checkpoint: Checkpoint, device: torch.device, options: ParakeetOptions
+) -> AcousticModel:
+    """The checkpoint in the runtime that the options ask for. NeMo is imported only where it is used."""
+    prefer_ctc = options.head == "ctc"
+    if options.runtime == "native" or (options.runtime == "auto" and device.type == "cpu"):
+        from orchestrator.engines.fastconformer.model import FastModel
+
+        try:
+            return FastModel(path, device, prefer_ctc=prefer_ctc)
+        except UnsupportedModelError as error:
+            if options.runtime == "native":
+                raise
+            _LOG.info("%s: using NeMo", error.message)
+    from orchestrator.engines.nemo_model import NemoModel
+
+    return NemoModel(path, checkpoint, device, prefer_ctc=prefer_ctc, cuda_graphs=options.cuda_graphs)
 
 
 def _options(source: EngineSource) -> ParakeetOptions:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,11 +27,13 @@ from orchestrator.errors import (
     InferenceError,
     ModelLoadError,
     UnsupportedLanguageError,
+    UnsupportedModelError,
 )
 
 pytestmark = pytest.mark.integration
 
 KINDS = ("tdt", "rnnt", "ctc", "hybrid-tdt-ctc", "hybrid-rnnt-ctc")
+RUNTIMES = ("nemo", "native")
 TRAINED = Path(__file__).parents[3] / "orchestrator" / "training" / "checkpoint" / "parakeet-tiny.nemo"
 FRAME_MS = 80.0
 
@@ -38,12 +43,13 @@ NemoWord = tuple[str, int, int, float]
 
 @pytest.fixture(scope="session")
 def load(make_example: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Load:
-    """Load a kind of checkpoint, once per kind and options."""
+    """Load a kind of checkpoint, once per kind and options; with NeMo unless told otherwise."""
     loaded: dict[str, Any] = {}
 
     def recognizer(kind: str, **options: Any) -> Any:
         from orchestrator.engines.parakeet import ParakeetRecognizer
 
+        options = {"runtime": "nemo", **options}
         key = f"{kind} {sorted(options.items())}"
         if key not in loaded:
             folder = _folder(kind, make_example, tmp_path_factory)
@@ -123,34 +129,37 @@ def plain(recognitions: Sequence[Recognition]) -> list[list[tuple[str, int, int]
     return [[(w.text, w.start_ms, w.end_ms) for w in r.words] for r in recognitions]
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_words_times_and_confidences_equal_nemos_transcribe(
-    kind: str, load: Load, make_example: Callable[[str], Any], clips: list[np.ndarray]
+    kind: str, runtime: str, load: Load, make_example: Callable[[str], Any], clips: list[np.ndarray]
 ) -> None:
     expected = nemo_words(make_example(kind).path, clips)
     assert sum(len(words) for _, words in expected) >= 40, "too few words to compare"
-    recognizer = load(kind)
+    recognizer = load(kind, runtime=runtime)
     assert_same([recognizer.recognize([clip])[0] for clip in clips], expected)
     assert_same(recognizer.recognize(clips), expected)
     assert_same(recognizer.recognize(clips[::-1]), expected[::-1])
-    assert_same(load(kind, max_batch=3).recognize(clips), expected)
+    assert_same(load(kind, max_batch=3, runtime=runtime).recognize(clips), expected)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("kind", ["hybrid-tdt-ctc", "hybrid-rnnt-ctc"])
 def test_the_ctc_head_of_a_hybrid_equals_nemos(
-    kind: str, load: Load, make_example: Callable[[str], Any], clips: list[np.ndarray]
+    kind: str, runtime: str, load: Load, make_example: Callable[[str], Any], clips: list[np.ndarray]
 ) -> None:
     expected = nemo_words(make_example(kind).path, clips, ctc_head=True)
     assert sum(len(words) for _, words in expected) >= 40, "too few words to compare"
-    assert_same(load(kind, head="ctc").recognize(clips), expected)
+    assert_same(load(kind, head="ctc", runtime=runtime).recognize(clips), expected)
 
 
-def test_the_trained_checkpoint_equals_nemo(load: Load) -> None:
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_trained_checkpoint_equals_nemo(runtime: str, load: Load) -> None:
     if not TRAINED.exists():
         pytest.skip(f"{TRAINED.name} is not in this checkout")
     rng = np.random.default_rng(5)
     utterances = [babble_like_speech(rng, seconds) for seconds in (0.4, 0.9, 1.5, 2.2, 3.7, 5.0)]
-    assert_same(load("trained").recognize(utterances), nemo_words(TRAINED, utterances))
+    assert_same(load("trained", runtime=runtime).recognize(utterances), nemo_words(TRAINED, utterances))
 
 
 def babble_like_speech(rng: np.random.Generator, seconds: float) -> np.ndarray:
@@ -163,13 +172,14 @@ def babble_like_speech(rng: np.random.Generator, seconds: float) -> np.ndarray:
     return (0.1 * tone * syllables).astype(np.float32)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("kind", ["tdt", "rnnt", "ctc"])
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(picks=st.lists(st.integers(0, 13), min_size=1, max_size=9))
 def test_the_same_audio_gives_the_same_words_in_any_batch(
-    kind: str, load: Load, clips: list[np.ndarray], picks: list[int]
+    kind: str, runtime: str, load: Load, clips: list[np.ndarray], picks: list[int]
 ) -> None:
-    recognizer = load(kind)
+    recognizer = load(kind, runtime=runtime)
     alone = [recognizer.recognize([clips[pick]])[0] for pick in picks]
     together = recognizer.recognize([clips[pick] for pick in picks])
     assert plain(together) == plain(alone)
@@ -179,8 +189,9 @@ def test_the_same_audio_gives_the_same_words_in_any_batch(
         )
 
 
-def test_threads_share_a_recognizer(load: Load, clips: list[np.ndarray]) -> None:
-    recognizer = load("tdt")
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_threads_share_a_recognizer(runtime: str, load: Load, clips: list[np.ndarray]) -> None:
+    recognizer = load("tdt", runtime=runtime)
     expected = plain(recognizer.recognize(clips))
     batches = [[clips[(start + step) % len(clips)] for step in range(5)] for start in range(12)]
     with ThreadPoolExecutor(4) as pool:
@@ -189,9 +200,12 @@ def test_threads_share_a_recognizer(load: Load, clips: list[np.ndarray]) -> None
         assert plain(result) == [expected[(start + step) % len(clips)] for step in range(5)]
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_empty_tiny_and_silent_audio_have_no_words(kind: str, load: Load, clips: list[np.ndarray]) -> None:
-    recognizer = load(kind)
+def test_empty_tiny_and_silent_audio_have_no_words(
+    kind: str, runtime: str, load: Load, clips: list[np.ndarray]
+) -> None:
+    recognizer = load(kind, runtime=runtime)
     rng = np.random.default_rng(0)
 
     def noise(samples: int) -> np.ndarray:
@@ -221,8 +235,65 @@ def test_languages(load: Load, clips: list[np.ndarray]) -> None:
     assert several.recognize(clips[:1], RecognitionOptions(language="FR"))[0].language == "fr"
 
 
+def test_the_native_runtime_needs_no_nemo(make_example: Callable[[str], Any]) -> None:
+    """In a process of its own, since this one has NeMo."""
+    program = (
+        "import sys; from pathlib import Path; from orchestrator.engines import EngineSource, load; "
+        "import numpy as np; recognizer = load('parakeet', EngineSource(Path(sys.argv[1]), threads=1)); "
+        "recognizer.recognize([np.random.default_rng(0).standard_normal(16000).astype(np.float32)]); "
+        "print(sorted(name for name in sys.modules if name in ('nemo', 'lightning', 'transformers')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(make_example("tdt").folder)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (
+            {"self_attention_model": "rel_pos_local_attn", "att_context_size": [64, 64]},
+            "self_attention_model",
+        ),
+        ({"att_context_size": [70, 13]}, "att_context_size"),
+        ({"conv_norm_type": "layer_norm"}, "conv_norm_type"),
+        ({"subsampling": "striding"}, "subsampling"),
+    ],
+)
+def test_what_the_native_runtime_cannot_compute_is_named(
+    change: dict[str, Any], named: str, make_example: Callable[[str], Any], tmp_path: Path
+) -> None:
+    from orchestrator.engines.parakeet import ParakeetRecognizer
+
+    rewrite_config(make_example("tdt").path, tmp_path / "model.nemo", change)
+    with pytest.raises(UnsupportedModelError, match=named) as caught:
+        ParakeetRecognizer(EngineSource(tmp_path, options={"runtime": "native"}))
+    assert "runtime" in str(caught.value.fix)
+    assert str(tmp_path / "model.nemo") in str(caught.value)
+
+
+def rewrite_config(source: Path, target: Path, encoder: dict[str, Any]) -> None:
+    """Copy a checkpoint with some keys of its encoder's configuration changed."""
+    with tarfile.open(source) as old, tarfile.open(target, "w") as new:
+        for member in old.getmembers():
+            file = old.extractfile(member)
+            if file is None:
+                continue
+            content = file.read()
+            if member.name.endswith("model_config.yaml"):
+                config = yaml.safe_load(content)
+                config["encoder"] |= encoder
+                content = yaml.safe_dump(config).encode()
+            member.size = len(content)
+            new.addfile(member, io.BytesIO(content))
+
+
 def test_the_model_is_at_rest_after_loading(load: Load) -> None:
-    model = load("tdt")._model
+    model = load("tdt")._model.model
     assert not any(module.training for module in model.modules())
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert (model.preprocessor.featurizer.dither, model.preprocessor.featurizer.pad_to) == (0.0, 0)
@@ -258,8 +329,8 @@ class CrampedEncoder:
 def cramp(load: Load, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], tuple[Any, CrampedEncoder]]:
     def cramped(limit: int) -> tuple[Any, CrampedEncoder]:
         recognizer = load("tdt")
-        encoder = CrampedEncoder(recognizer._model.encoder, limit)
-        monkeypatch.setitem(recognizer._model._modules, "encoder", encoder)
+        encoder = CrampedEncoder(recognizer._model.model.encoder, limit)
+        monkeypatch.setitem(recognizer._model.model._modules, "encoder", encoder)
         return recognizer, encoder
 
     return cramped
@@ -291,7 +362,7 @@ def test_a_failing_model_is_an_inference_error(
     def broken(**kwargs: Any) -> Any:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied\nlong story")
 
-    monkeypatch.setitem(recognizer._model._modules, "encoder", broken)
+    monkeypatch.setitem(recognizer._model.model._modules, "encoder", broken)
     with pytest.raises(InferenceError, match="mat1 and mat2") as caught:
         recognizer.recognize(clips[:1])
     assert "long story" not in str(caught.value)
@@ -301,8 +372,8 @@ def test_audio_is_bounded_per_step(
     load: Load, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recognizer = load("tdt", max_padded_s=8.0)
-    encoder = CrampedEncoder(recognizer._model.encoder, limit=99)
-    monkeypatch.setitem(recognizer._model._modules, "encoder", encoder)
+    encoder = CrampedEncoder(recognizer._model.model.encoder, limit=99)
+    monkeypatch.setitem(recognizer._model.model._modules, "encoder", encoder)
     assert plain(recognizer.recognize(clips)) == plain(load("tdt").recognize(clips))
     # Two of 4.0 s fit, 6.4 s and 7.3 s go alone; eight of up to 1 s fit.
     assert encoder.sizes[:2] == [1, 1]
@@ -316,7 +387,7 @@ def graphs_on_cpu(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(nemo_decoding, "_new_pool", object)
     monkeypatch.setattr(nemo_decoding, "_allocating_from", lambda pool: contextlib.nullcontext())
-    head = load("tdt")._head
+    head = load("tdt")._model.head
     for name, value in (("_graphs", True), ("_captured", (0, 0)), ("_pool", None)):
         monkeypatch.setattr(head, name, value)
 
@@ -336,7 +407,7 @@ def test_decoding_goes_on_without_cuda_graphs_when_they_fail(
         shapes.append(tuple(x.shape[:2]))
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(recognizer._head, "_computer", capture_fails)
+    monkeypatch.setattr(recognizer._model.head, "_computer", capture_fails)
     with caplog.at_level(logging.WARNING):
         assert plain(recognizer.recognize(clips)) == expected
         assert plain(recognizer.recognize(clips)) == expected
@@ -349,7 +420,7 @@ def test_captured_graphs_only_ever_grow_and_hold_their_memory(
 ) -> None:
     import torch
 
-    head = load("tdt")._head
+    head = load("tdt")._model.head
     pools: list[Any] = []
 
     def decoded(rows: int, frames: int) -> tuple[tuple[int, ...], list[int]]:
@@ -379,7 +450,7 @@ def test_memory_that_runs_out_in_a_graph_lets_go_of_the_graph(
 
     recognizer = load("tdt")
     expected = plain(recognizer.recognize(clips[:6]))
-    computer = recognizer._head._computer
+    computer = recognizer._model.head._computer
     reset: list[None] = []
 
     class Cramped:
@@ -393,10 +464,10 @@ def test_memory_that_runs_out_in_a_graph_lets_go_of_the_graph(
         def reset_cuda_graphs_state(self) -> None:
             reset.append(None)
 
-    monkeypatch.setattr(recognizer._head, "_computer", Cramped())
+    monkeypatch.setattr(recognizer._model.head, "_computer", Cramped())
     assert plain(recognizer.recognize(clips[:6])) == expected
     assert len(reset) == 1
-    assert recognizer._head._captured[0] == 3
+    assert recognizer._model.head._captured[0] == 3
 
 
 @pytest.mark.parametrize(
@@ -530,7 +601,7 @@ def test_compiling_a_cuda_graph_leaves_pythons_spaces_alone(
     compiler = Compiler()
     monkeypatch.setattr(cuda_python_utils, "nvrtc", compiler)
     recognizer = load("tdt")
-    computer = recognizer._head._computer
+    computer = recognizer._model.head._computer
     seen: list[tuple[int, int]] = []
 
     def capture(*, x: Any, out_len: Any) -> Any:
@@ -539,7 +610,7 @@ def test_compiling_a_cuda_graph_leaves_pythons_spaces_alone(
         seen.append(nvrtc.nvrtcGetPTXSize(None))
         return computer(x=x, out_len=out_len)
 
-    monkeypatch.setattr(recognizer._head, "_computer", capture)
+    monkeypatch.setattr(recognizer._model.head, "_computer", capture)
     monkeypatch.setattr(capture, "_blank_index", computer._blank_index, raising=False)
     assert recognizer.recognize(clips[8:9])[0].words
     assert seen == [(0, 7)]

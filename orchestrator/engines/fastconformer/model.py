@@ -1,0 +1,68 @@
+"""A FastConformer checkpoint as the acoustic model, without NeMo: it loads in the time of torch's import."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from orchestrator.engines.fastconformer import checkpoint
+from orchestrator.engines.fastconformer.heads import CtcHead
+from orchestrator.engines.nemo_words import TokenBatch, Vocabulary, ctc_tokens, transducer_tokens
+
+
+class FastModel:
+    """An `orchestrator.engines.acoustic.AcousticModel`."""
+
+    def __init__(self, path: Path, device: torch.device, *, prefer_ctc: bool) -> None:
+        """Read the ``.nemo`` file ``path``.
+
+        Args:
+            path: the checkpoint.
+            device: where to compute.
+            prefer_ctc: take the CTC head of a hybrid instead of its transducer.
+
+        Raises:
+            UnsupportedModelError: the checkpoint needs what this package does not compute.
+            ModelLoadError: it is corrupt.
+        """
+        self._model, tokens = checkpoint.load(path, device, prefer_ctc=prefer_ctc)
+        self._device = device
+        self.vocabulary = Vocabulary(
+            tokens.pieces, marks=tokens.marks, unknown=tokens.unknown, control=tokens.control
+        )
+
+    def feature_frames(self, samples: int) -> int:
+        """How many feature frames so many samples at 16 kHz make."""
+        return samples // self._model.config.features.hop
+
+    @torch.inference_mode()
+    def tokens(self, audio: NDArray[np.float32], lengths: Sequence[int]) -> TokenBatch:
+        """What a padded batch says."""
+        samples = torch.from_numpy(audio).to(self._device)
+        mel, mel_frames = self._model.features(samples, torch.tensor(lengths, device=self._device))
+        encoded, frames = self._model.encoder(mel, mel_frames)
+        head = self._model.head
+        if isinstance(head, CtcHead):
+            labels, certainty = (part.cpu().numpy() for part in head.labels(encoded))
+            return ctc_tokens(labels, certainty, frames.cpu().numpy(), head.blank, self.vocabulary)
+        found, _ = head.decode(encoded, frames)
+        count = found.count.cpu().numpy()
+        kept = np.arange(found.ids.shape[1]) < count[:, None]
+        parts = torch.stack((found.ids, found.frames, found.durations)).cpu().numpy()
+        return transducer_tokens(
+            count,
+            parts[0][kept],
+            parts[1][kept],
+            parts[2][kept] if head.config.kind == "tdt" else None,
+            found.confidence.cpu().numpy()[kept],
+            self.vocabulary,
+        )
+
+    def release(self) -> None:
+        """Give memory that is not in use back to the device."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
