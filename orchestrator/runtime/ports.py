@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ def check_ports(host: str, ports: Mapping[str, int]) -> None:
                     f"port {port} ({setting}) needs root", fix=f"set {setting} to a port from 1024 up"
                 ) from error
             except OSError as error:
-                if error.errno == 99:  # EADDRNOTAVAIL
+                if error.errno == errno.EADDRNOTAVAIL:
                     raise _no_address(host) from error
                 holder = holder_of(port)
                 by = "" if holder is None else f" by {holder}"

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import ArtifactNotFoundError, DigestMismatchError, HubUnreachableError
+from orchestrator.errors import (
+    ArtifactNotFoundError,
+    DigestMismatchError,
+    DiskFullError,
+    HubUnreachableError,
+    MissingDependencyError,
+)
 from orchestrator.repository import wheels
 from orchestrator.repository.wheels import (
     WheelPin,
@@ -108,6 +114,23 @@ def test_an_index_that_does_not_answer_is_told_apart(tmp_path: Path, monkeypatch
     with pytest.raises(HubUnreachableError) as caught:
         fetch(PIN, tmp_path / "cache")
     assert str(wheel_folder(tmp_path / "cache")) in (caught.value.fix or "")
+
+
+def test_a_missing_pip_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheels.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError) as caught:
+        fetch(PIN, tmp_path)
+    assert "spark-speech[serve]" in (caught.value.fix or "")
+
+
+def test_a_full_disk_while_pip_downloads_is_told_and_leaves_nothing(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
+    monkeypatch.setattr(wheels, "_run_pip", lambda *_: (1, said))
+    with pytest.raises(DiskFullError):
+        fetch(PIN, tmp_path)
+    assert list(wheel_folder(tmp_path).iterdir()) == []
 
 
 def test_offline_uses_a_wheel_put_there_by_hand_and_asks_nobody(
