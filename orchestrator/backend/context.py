@@ -23,6 +23,7 @@ class ModelContext:
         folder: the version folder, which holds the weights.
         device: ``cpu`` or ``cuda:<n>``.
         threads: CPU threads, None for the library's own default.
+        options: what only this engine knows, see `EngineSource.options`.
         max_window_s: the longest audio of one request, in seconds.
     """
 
@@ -31,6 +32,7 @@ class ModelContext:
     folder: Path
     device: str
     threads: int | None
+    options: Mapping[str, Any]
     max_window_s: float
 
     @classmethod
@@ -47,10 +49,10 @@ class ModelContext:
             engine = given[Parameter.ENGINE]
             window_s = float(given[Parameter.MAX_WINDOW_S])
             options: Any = json.loads(given.get(Parameter.ENGINE_OPTIONS, "{}"))
-            threads = options.get("threads")
+            threads = options.pop("threads", None)
             if not (threads is None or (isinstance(threads, int) and threads > 0)):
                 raise ValueError(f"threads is {threads!r}, not a whole number above 0")
-        except (KeyError, ValueError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise ModelLoadError(
                 f"the parameters in config.pbtxt of {name} cannot be used: {error}",
                 model=name,
@@ -63,10 +65,11 @@ class ModelContext:
             folder=Path(args["model_repository"]) / args["model_version"],
             device=f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu",
             threads=threads,
+            options=options,
             max_window_s=window_s,
         )
 
     @property
     def source(self) -> EngineSource:
         """What `orchestrator.engines.load` takes."""
-        return EngineSource(self.folder, self.device, self.threads)
+        return EngineSource(self.folder, self.device, self.threads, self.options)

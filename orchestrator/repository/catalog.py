@@ -72,6 +72,7 @@ class ModelKind:
         embedded_languages: what the embedded weights know, where that is less than ``languages``.
         artifacts: names of the files the engine wants in its folder; empty: the source's folder as it is.
         uses_gpu: False for an engine whose library runs on the CPU only.
+        told_languages: True for an engine whose weights may not say their languages and is told them.
     """
 
     name: str
@@ -87,6 +88,7 @@ class ModelKind:
     embedded_languages: tuple[str, ...] | None = None
     artifacts: tuple[str, ...] = ()
     uses_gpu: bool = True
+    told_languages: bool = False
 
 
 _MOONSHINE: Final = WheelPin("moonshine-voice", "0.1.0")
@@ -158,6 +160,7 @@ def _recognizer(
     embedded: tuple[WheelFile | PackageFile, ...],
     embedded_languages: tuple[str, ...] | None = None,
     uses_gpu: bool = True,
+    told_languages: bool = False,
 ) -> ModelKind:
     engine = registry.spec(name)
     return ModelKind(
@@ -174,6 +177,7 @@ def _recognizer(
         embedded_languages=embedded_languages,
         artifacts=engine.artifacts,
         uses_gpu=uses_gpu,
+        told_languages=told_languages,
     )
 
 
@@ -188,6 +192,7 @@ KINDS: Final = {
             batching=Batching(cpu=8, gpu=32, queue_delay_us=10_000),
             embedded=(PackageFile("model.nemo", "training/checkpoint/*.nemo"),),
             embedded_languages=("en",),
+            told_languages=True,
         ),
         _recognizer(
             "moonshine",

@@ -171,15 +171,16 @@ def _config(kind: ModelKind, source: Source, device: Device, options: ModelOptio
             f"{kind.name}: max_batch_size {batch} or max_window_s {window_s:g} is out of range",
             fix="use a batch of at least 1 and a window above 0 s",
         )
+    languages = options.languages or _languages(kind, source)
     parameters = {
         Parameter.TASK: str(kind.task),
         Parameter.ENGINE: kind.engine,
-        Parameter.ENGINE_OPTIONS: json.dumps({}),
+        Parameter.ENGINE_OPTIONS: json.dumps({"languages": languages} if kind.told_languages else {}),
         Parameter.MAX_WINDOW_S: f"{window_s:g}",
         Parameter.RANK: str(kind.rank),
     }
     if kind.task is Task.RECOGNIZE:
-        parameters[Parameter.LANGUAGES] = ",".join(options.languages or _languages(kind, source))
+        parameters[Parameter.LANGUAGES] = ",".join(languages)
         parameters[Parameter.WORD_TIMES] = "estimated" if kind.times_estimated else "measured"
     return ModelConfig(
         name=kind.name,

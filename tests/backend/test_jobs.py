@@ -31,7 +31,7 @@ from orchestrator.errors import (
     UnsupportedLanguageError,
 )
 
-CONTEXT = ModelContext("moonshine", "moonshine", Path("/m/1"), "cpu", None, max_window_s=2.0)
+CONTEXT = ModelContext("moonshine", "moonshine", Path("/m/1"), "cpu", None, {}, max_window_s=2.0)
 
 
 @dataclass
@@ -262,8 +262,11 @@ def test_diarization_options_out_of_range_are_refused() -> None:
     assert "num_speakers" in job.fault.message
 
 
+OPTIONS_JSON = '{"threads": 2, "languages": ["de"]}'
+
+
 def _args(**change: str) -> dict[str, str]:
-    parameters = {"engine": "moonshine", "max_window_s": "30", "engine_options": '{"threads": 2}', **change}
+    parameters = {"engine": "moonshine", "max_window_s": "30", "engine_options": OPTIONS_JSON, **change}
     config = {"parameters": {key: {"string_value": value} for key, value in parameters.items()}}
     return {
         "model_config": json.dumps(config),
@@ -277,13 +280,21 @@ def _args(**change: str) -> dict[str, str]:
 
 def test_the_context_comes_from_tritons_arguments() -> None:
     context = ModelContext.from_args(_args())
-    assert context == ModelContext("moonshine", "moonshine", Path("/repo/moonshine/1"), "cuda:3", 2, 30.0)
+    folder = Path("/repo/moonshine/1")
+    assert context == ModelContext("moonshine", "moonshine", folder, "cuda:3", 2, {"languages": ["de"]}, 30.0)
+    assert (context.source.threads, context.source.options) == (2, {"languages": ["de"]})
     on_cpu = ModelContext.from_args({**_args(), "model_instance_kind": "KIND_CPU"})
     assert on_cpu.source.device == "cpu"
 
 
 @pytest.mark.parametrize(
-    "change", [{"max_window_s": "long"}, {"engine_options": "["}, {"engine_options": '{"threads": "two"}'}]
+    "change",
+    [
+        {"max_window_s": "long"},
+        {"engine_options": "["},
+        {"engine_options": '{"threads": "two"}'},
+        {"engine_options": "[1]"},
+    ],
 )
 def test_a_config_that_makes_no_sense_is_a_load_error(change: dict[str, str]) -> None:
     with pytest.raises(ModelLoadError, match="moonshine"):
