@@ -10,16 +10,17 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 import orchestrator
+from orchestrator.engines import nemo_archive
 from orchestrator.errors import (
     ArtifactError,
     ArtifactNotFoundError,
     DigestMismatchError,
+    ModelLoadError,
 )
 from orchestrator.progress import ProgressReporter, ProgressTask
 from orchestrator.repository import wheels
 from orchestrator.repository.blobs import Blob, BlobStore, sha256_of
 from orchestrator.repository.catalog import ModelKind, PackageFile, WheelFile
-from orchestrator.repository.checkpoint import check_nemo
 from orchestrator.repository.hub import Hub, HubFile, Snapshot
 from orchestrator.repository.plan import ModelPlan
 from orchestrator.repository.sources import EmbeddedSource, HubSource, LocalSource
@@ -45,6 +46,19 @@ class ResolvedModel:
     source: str
     revision: str | None
     files: dict[str, Blob]
+
+
+def _check_nemo(stored: Path, plan: ModelPlan) -> None:
+    """Refuse a checkpoint that the engine could not load, before a release is made of it."""
+    try:
+        nemo_archive.read(stored)
+    except ModelLoadError as error:
+        source = str(plan.source)
+        raise ArtifactError(
+            f"{source} cannot be served: {error.message.replace(str(stored), 'it')}",
+            model=plan.name,
+            fix=error.fix,
+        ) from error
 
 
 class Resolver:
@@ -93,7 +107,7 @@ class Resolver:
                 model=plan.name,
             )
         if (checkpoint := resolved.files.get(f"model{NEMO_SUFFIX}")) is not None:
-            check_nemo(checkpoint.path, str(plan.source), plan.name)
+            _check_nemo(checkpoint.path, plan)
         return resolved
 
     def _embedded(self, plan: ModelPlan) -> ResolvedModel:

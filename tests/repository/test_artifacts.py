@@ -33,13 +33,22 @@ def resolver(tmp_path: Path, blobs: BlobStore) -> Resolver:
     return Resolver(cache, blobs, Hub(cache, blobs, offline=True), SilentProgress(), offline=True)
 
 
-def nemo(path: Path, *members: str, mode: str = "w") -> Path:
+CONFIG = """
+target: nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel
+sample_rate: 16000
+preprocessor: {window_stride: 0.01}
+encoder: {_target_: nemo.collections.asr.modules.ConformerEncoder, subsampling_factor: 8}
+"""
+
+
+def nemo(path: Path, *members: str, mode: str = "w", config: str = CONFIG) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, mode) as archive:
         for member in members or ("./model_config.yaml", "./model_weights.ckpt"):
+            content = config.encode() if member.endswith(".yaml") else b"w" * 5000
             info = tarfile.TarInfo(member)
-            info.size = 5000
-            archive.addfile(info, io.BytesIO(b"w" * 5000))
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
     return path
 
 
@@ -60,14 +69,30 @@ def test_a_checkpoint_that_is_damaged_is_told_before_a_release_is_made(
     tmp_path: Path, resolver: Resolver
 ) -> None:
     whole = nemo(tmp_path / "whole.nemo").read_bytes()
-    for name, data in {"cut": whole[:7000], "text": b"<html>not found</html>", "empty": b""}.items():
+    for name, data in {"cut": whole[:4000], "text": b"<html>not found</html>", "empty": b""}.items():
         path = tmp_path / f"{name}.nemo"
         path.write_bytes(data)
-        with pytest.raises(ArtifactError, match="not a NeMo checkpoint") as caught:
+        with pytest.raises(ArtifactError, match="cannot be served") as caught:
             resolver.resolve(planned("parakeet", str(path)))
         assert str(path) in str(caught.value)
     with pytest.raises(ArtifactError, match=r"lacks model_weights\.ckpt"):
         resolver.resolve(planned("parakeet", str(nemo(tmp_path / "half.nemo", "./model_config.yaml"))))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("EncDecRNNTBPEModel", "SpeakerModel"), "SpeakerModel"),
+        (("sample_rate: 16000", "sample_rate: 8000"), "8000 Hz"),
+        (("ConformerEncoder", "SqueezeformerEncoder"), "SqueezeformerEncoder"),
+    ],
+)
+def test_a_checkpoint_of_another_kind_is_told_before_a_release_is_made(
+    tmp_path: Path, resolver: Resolver, change: tuple[str, str], named: str
+) -> None:
+    path = nemo(tmp_path / "other.nemo", config=CONFIG.replace(*change))
+    with pytest.raises(ArtifactError, match=named):
+        resolver.resolve(planned("parakeet", str(path)))
 
 
 def test_a_folder_of_a_pipeline_goes_in_as_it_is_without_its_page(tmp_path: Path, resolver: Resolver) -> None:
