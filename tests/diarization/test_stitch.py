@@ -228,6 +228,9 @@ def test_turns_get_names_by_number() -> None:
 
 NAMES = ("ann", "bob", "cid")
 
+UNTIMED = settings(deadline=None)
+"""A busy machine may be slow: no example has to finish in a given time."""
+
 
 @st.composite
 def word_lists(draw: st.DrawFn) -> list[Word]:
@@ -261,6 +264,7 @@ def shifted(spans: list, by_ms: int, from_ms: int = 0) -> list:  # type: ignore[
     ]
 
 
+@UNTIMED
 @given(word_lists(), turn_lists(), turn_lists(exclusive=False))
 def test_words_keep_text_order_and_times(words: list[Word], exclusive: list[Turn], full: list[Turn]) -> None:
     stitched = [w for segment in stitch(words, exclusive, full) for w in segment.words]
@@ -269,6 +273,7 @@ def test_words_keep_text_order_and_times(words: list[Word], exclusive: list[Turn
     ]
 
 
+@UNTIMED
 @given(word_lists(), turn_lists(), turn_lists(exclusive=False))
 def test_labels_come_from_the_exclusive_turns(
     words: list[Word], exclusive: list[Turn], full: list[Turn]
@@ -280,6 +285,7 @@ def test_labels_come_from_the_exclusive_turns(
         assert labelled.speaker_confidence is None or 0 <= labelled.speaker_confidence <= 1
 
 
+@UNTIMED
 @given(word_lists(), turn_lists(), turn_lists(exclusive=False), st.integers(0, 10_000_000))
 def test_shifting_time_shifts_all(
     words: list[Word], exclusive: list[Turn], full: list[Turn], by_ms: int
@@ -294,6 +300,7 @@ def test_shifting_time_shifts_all(
         assert [w.speaker_confidence for w in a.words] == [w.speaker_confidence for w in b.words]
 
 
+@UNTIMED
 @given(word_lists(), turn_lists(), turn_lists(exclusive=False), st.integers(0, 30), st.integers(0, 100_000))
 def test_more_silence_changes_no_label(
     words: list[Word], exclusive: list[Turn], full: list[Turn], which: int, more_ms: int
@@ -320,6 +327,7 @@ def covered(spoken: Word, turns: list[Turn]) -> bool:
     return any(min(end, t.end) - max(spoken.start, t.start) > 0 for t in turns)
 
 
+@UNTIMED
 @given(word_lists(), turn_lists(), st.integers(0, 100_000))
 def test_empty_turns_and_leading_or_trailing_silence_change_nothing(
     words: list[Word], exclusive: list[Turn], at_ms: int
@@ -328,7 +336,7 @@ def test_empty_turns_and_leading_or_trailing_silence_change_nothing(
     assert label_words(words, [*exclusive, turn(at_ms / 1000, at_ms / 1000, "ann")]) == expected
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(word_lists(), turn_lists(), turn_lists(exclusive=False))
 def test_labels_agree_with_brute_force(words: list[Word], exclusive: list[Turn], full: list[Turn]) -> None:
     fast = label_words(words, exclusive, full)
