@@ -45,7 +45,8 @@ class Task(StrEnum):
     DIARIZE = "diarize"
 
 
-# Inputs. OPTIONS is one JSON object: `engines.base.RecognitionOptions` or `diarization.base.DiarizationOptions`.
+# Inputs. OPTIONS is one JSON object: `engines.base.RecognitionOptions`, or `DiarizationOptions` of
+# `diarization.base`.
 AUDIO: Final = TensorSpec("AUDIO", "FP32", (-1,))
 OPTIONS: Final = TensorSpec("OPTIONS", "BYTES", (1,), optional=True)
 

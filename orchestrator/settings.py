@@ -127,7 +127,7 @@ class ClientSettings(_Section):
 
     url: str = "127.0.0.1:8001"
     timeout_s: float = Field(default=300.0, gt=0)
-    """For one request to the server, retries not counted."""
+    """For one request to the server, retries not counted; the duration of its audio is added."""
     retries: int = Field(default=4, ge=0)
     max_concurrency: int = Field(default=8, ge=1)
     """Requests in flight at once."""

@@ -6,7 +6,9 @@ The tritonserver is unpacked once per machine into a cache folder, and every tes
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,3 +129,29 @@ def free_server_settings() -> ServerSettings:
 def settings(home: Path, server_settings: ServerSettings) -> Settings:
     """Settings of this test's own home and free ports."""
     return Settings(paths={"home": home}, server=server_settings)  # type: ignore[arg-type]
+
+
+NEMO_CONFIG = """
+target: nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel
+sample_rate: 16000
+preprocessor: {window_stride: 0.01}
+encoder: {_target_: nemo.collections.asr.modules.ConformerEncoder, subsampling_factor: 8}
+"""
+
+
+def write_nemo(path: Path, *members: str, mode: str = "w", config: str = NEMO_CONFIG) -> Path:
+    """A checkpoint that looks right from outside: a configuration, and weights that are none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for member in members or ("./model_config.yaml", "./model_weights.ckpt"):
+            content = config.encode() if member.endswith(".yaml") else b"w" * 5000
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def nemo() -> Callable[..., Path]:
+    """`write_nemo`."""
+    return write_nemo

@@ -8,7 +8,7 @@ a second on both sides of every reference boundary is not scored.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,14 +18,15 @@ import soxr
 from numpy.typing import NDArray
 
 from orchestrator.bench.recordings import Recording, packaged
+from orchestrator.bench.report import Cell
 from orchestrator.contract import SAMPLE_RATE_HZ
-from orchestrator.diarization.base import SpeakerTurn
 from orchestrator.diarization.parameters import DEFAULTS, DiarizerParameters
 from orchestrator.diarization.pyannote_import import import_pyannote
 from orchestrator.errors import AudioDecodeError, TranscriptFormatError
 from orchestrator.progress import ProgressReporter, SilentProgress
 
-Row = dict[str, str | int | float | None]
+Span = tuple[float, float, str | int]
+"""Start and end in seconds, speaker."""
 
 COLLAR_S: Final = 0.25
 MS_PER_S: Final = 1000
@@ -41,7 +42,7 @@ def run(
     device: str = "cpu",
     threads: int | None = None,
     progress: ProgressReporter | None = None,
-) -> list[Row]:
+) -> list[dict[str, Cell]]:
     """Diarize and score every recording that has turns.
 
     Scored is the whole recording, or what a ``.uem`` file beside it says.
@@ -69,21 +70,25 @@ def run(
     chosen = [item for item in (recordings or [packaged()]) if item.rttm is not None]
     diarizer = load(model, device, threads, parameters)
     task = (progress or SilentProgress()).task("diarization", total=len(chosen))
-    rows: list[Row] = []
+    rows: list[dict[str, Cell]] = []
     for done, recording in enumerate(chosen, start=1):
         samples = _samples(recording.audio)
         begin = time.perf_counter()
         turns = diarizer.diarize(samples).turns
         wall_s = time.perf_counter() - begin
-        row: Row = {"recording": recording.name, "seconds": round(samples.size / SAMPLE_RATE_HZ, 1)}
-        row |= score(recording, turns, samples.size / SAMPLE_RATE_HZ)
+        spans = [(turn.start_ms / MS_PER_S, turn.end_ms / MS_PER_S, turn.speaker) for turn in turns]
+        row: dict[str, Cell] = {
+            "recording": recording.name,
+            "seconds": round(samples.size / SAMPLE_RATE_HZ, 1),
+        }
+        row |= score(recording, spans, samples.size / SAMPLE_RATE_HZ)
         rows.append(row | {"wall_s": round(wall_s, 2)})
         task.update(completed=done)
     task.finish()
     return rows
 
 
-def score(recording: Recording, turns: Sequence[SpeakerTurn], duration_s: float) -> Row:
+def score(recording: Recording, turns: Iterable[Span], duration_s: float) -> dict[str, Cell]:
     """The scores of ``turns`` against the recording's reference, see `run`.
 
     Raises:
@@ -97,7 +102,8 @@ def score(recording: Recording, turns: Sequence[SpeakerTurn], duration_s: float)
     reference, scored = _reference(recording, duration_s)
     hypothesis = Annotation()
     for track, turn in enumerate(turns):
-        hypothesis[Segment(turn.start_ms / MS_PER_S, turn.end_ms / MS_PER_S), track] = turn.speaker
+        start, end, speaker = turn
+        hypothesis[Segment(start, end), track] = speaker
     parts = DiarizationErrorRate()(reference, hypothesis, uem=scored, detailed=True)
     # pyannote.metrics takes the collar's whole width, both sides together.
     collar = DiarizationErrorRate(collar=2 * COLLAR_S)(reference, hypothesis, uem=scored, detailed=True)

@@ -49,7 +49,7 @@ def packaged() -> Recording:
     except PackageNotFoundError as error:
         raise MissingDependencyError(
             "the sample recording comes with pyannote.audio, which is not installed",
-            fix="pip install 'spark-speech[serve]'",
+            fix="pip install 'spark-speech[demo]'",
         ) from error
     lines = read_stm(folder / "sample.stm")
     return Recording(

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from orchestrator.bench.report import Row
 from orchestrator.diarization.labels import TurnArrays, label_arrays
 from orchestrator.diarization.stitch import stitch
 from orchestrator.transcript.models import Turn, Word
@@ -20,8 +21,6 @@ HOURS: Final = 24
 WORDS_PER_DAY: Final = 250_000
 """Speech in 24 hours of conversation, at about 175 words a minute."""
 TURNS_PER_DAY: Final = 30_000
-
-Row = dict[str, str | int | float]
 
 
 def conversation(words: int, turns: int, seed: int = 0) -> tuple[TurnArrays, TurnArrays, TurnArrays]:

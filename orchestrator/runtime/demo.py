@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import orchestrator
 from orchestrator import resources
+from orchestrator.bench.recordings import packaged
 from orchestrator.client import SpeechClient
-from orchestrator.errors import ArtifactNotFoundError, MissingDependencyError
+from orchestrator.errors import ArtifactNotFoundError
 from orchestrator.progress import ProgressReporter
 from orchestrator.repository.builder import Builder, HubAccess
 from orchestrator.repository.plan import make_plan
 from orchestrator.repository.release import Release, ReleaseStore
 from orchestrator.repository.validate import machine
 from orchestrator.runtime import triton
-from orchestrator.runtime.ports import free_ports
-from orchestrator.runtime.server import TritonServer
+from orchestrator.runtime.temporary import temporary_server
 from orchestrator.settings import Settings
 from orchestrator.transcript.models import Transcript
 
 Engine = Literal["moonshine", "parakeet"]
-HOST: Final = "127.0.0.1"
 
 
 @dataclass(slots=True)
@@ -65,18 +63,12 @@ class DemoResult:
 
 
 def telephone_call() -> Path:
-    """A 30 s telephone call of two people, from pyannote.audio's wheel; found without importing pyannote.
+    """A 30 s telephone call of two people, from pyannote.audio's wheel.
 
     Raises:
         MissingDependencyError: pyannote.audio is not installed.
     """
-    try:
-        return Path(str(distribution("pyannote.audio").locate_file("pyannote/audio/sample/sample.wav")))
-    except PackageNotFoundError as error:
-        raise MissingDependencyError(
-            "the recording comes with pyannote.audio, which is not installed",
-            fix="pip install 'spark-speech[demo]'",
-        ) from error
+    return packaged().audio
 
 
 def synthetic_dialogue() -> Path:
@@ -114,34 +106,15 @@ def run_demo(settings: Settings, engine: Engine, progress: ProgressReporter) -> 
         server = triton.install(home, home / "cache", progress)
     with watch.step("build"):
         release = _build(settings, engine, progress)
-    http_port, grpc_port, metrics_port = free_ports(3, HOST)
-    running = TritonServer(
-        release.model_repository,
-        release.models,
-        triton=server,
-        home=home / "demo",
-        settings=settings.server.model_copy(
-            update={
-                "host": HOST,
-                "http_port": http_port,
-                "grpc_port": grpc_port,
-                "metrics_port": metrics_port,
-            }
-        ),
-        release=release.id,
-        cache=home / "cache" / "gpu",
-        progress=progress,
-    )
-    try:
+    with ExitStack() as serving:
         with watch.step("start"):
-            running.start()
+            running = serving.enter_context(
+                temporary_server(settings, release, server, progress, name="demo")
+            )
         with watch.step("transcribe"):
             transcript = _transcribe(running.url, recording, engine, settings, progress)
-    finally:
         with watch.step("stop"):
-            task = progress.task("Stopping tritonserver")
-            running.stop()
-            task.finish("Stopped tritonserver")
+            serving.close()
     return DemoResult(transcript, release.id, recording, watch.seconds)
 
 

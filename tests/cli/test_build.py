@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,12 @@ from orchestrator.repository import builder as builders
 
 
 @pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nemo: Callable[..., Path]) -> None:
     monkeypatch.setenv("SPARK_SPEECH__PATHS__HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SPARK_SPEECH__BUILD__MODELS", json.dumps({"moonshine": "", "diarizer": ""}))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(builders, "installed_version", lambda name: "1.0")
-    for name in ("model_config.yaml", "model_weights.ckpt"):
-        (tmp_path / name).write_text(name)
-    with tarfile.open(tmp_path / "small.nemo", "w") as archive:
-        for name in ("model_config.yaml", "model_weights.ckpt"):
-            archive.add(tmp_path / name, f"./{name}")
+    nemo(tmp_path / "small.nemo")
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

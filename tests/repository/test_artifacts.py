@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import io
 import tarfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,6 +15,8 @@ from orchestrator.repository.blobs import BlobStore
 from orchestrator.repository.catalog import KINDS, WheelFile
 from orchestrator.repository.hub import Hub
 from orchestrator.repository.plan import ModelPlan, make_plan
+
+Nemo = Callable[..., Path]
 
 
 def planned(name: str, source: str) -> ModelPlan:
@@ -33,28 +35,9 @@ def resolver(tmp_path: Path, blobs: BlobStore) -> Resolver:
     return Resolver(cache, blobs, Hub(cache, blobs, offline=True), SilentProgress(), offline=True)
 
 
-CONFIG = """
-target: nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel
-sample_rate: 16000
-preprocessor: {window_stride: 0.01}
-encoder: {_target_: nemo.collections.asr.modules.ConformerEncoder, subsampling_factor: 8}
-"""
-
-
-def nemo(path: Path, *members: str, mode: str = "w", config: str = CONFIG) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as archive:
-        for member in members or ("./model_config.yaml", "./model_weights.ckpt"):
-            content = config.encode() if member.endswith(".yaml") else b"w" * 5000
-            info = tarfile.TarInfo(member)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
-
-
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_a_local_checkpoint_gets_the_name_the_engine_wants(
-    tmp_path: Path, resolver: Resolver, mode: str
+    tmp_path: Path, resolver: Resolver, nemo: Nemo, mode: str
 ) -> None:
     path = nemo(tmp_path / "parakeet-tdt.nemo", mode=mode)
     resolved = resolver.resolve(planned("parakeet", str(path)))
@@ -66,7 +49,7 @@ def test_a_local_checkpoint_gets_the_name_the_engine_wants(
 
 
 def test_a_checkpoint_that_is_damaged_is_told_before_a_release_is_made(
-    tmp_path: Path, resolver: Resolver
+    tmp_path: Path, resolver: Resolver, nemo: Nemo
 ) -> None:
     whole = nemo(tmp_path / "whole.nemo").read_bytes()
     for name, data in {"cut": whole[:4000], "text": b"<html>not found</html>", "empty": b""}.items():
@@ -88,9 +71,12 @@ def test_a_checkpoint_that_is_damaged_is_told_before_a_release_is_made(
     ],
 )
 def test_a_checkpoint_of_another_kind_is_told_before_a_release_is_made(
-    tmp_path: Path, resolver: Resolver, change: tuple[str, str], named: str
+    tmp_path: Path, resolver: Resolver, nemo: Nemo, change: tuple[str, str], named: str
 ) -> None:
-    path = nemo(tmp_path / "other.nemo", config=CONFIG.replace(*change))
+    path = nemo(tmp_path / "other.nemo")
+    with tarfile.open(path) as archive:
+        config = archive.extractfile("./model_config.yaml").read().decode()  # type: ignore[union-attr]
+    nemo(path, config=config.replace(*change))
     with pytest.raises(ArtifactError, match=named):
         resolver.resolve(planned("parakeet", str(path)))
 
@@ -218,7 +204,7 @@ def test_unreachable_hub_reaches_the_reader_with_the_models_name(resolver: Resol
 
 
 def test_a_file_that_cannot_be_read_is_told(
-    tmp_path: Path, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, resolver: Resolver, nemo: Nemo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = nemo(tmp_path / "a.nemo")
 

@@ -28,18 +28,8 @@ def _versions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    (tmp_path / "model_config.yaml").write_text(
-        "target: nemo.collections.asr.models.EncDecCTCModelBPE\n"
-        "preprocessor: {sample_rate: 16000, window_stride: 0.01}\n"
-        "encoder: {_target_: nemo.collections.asr.modules.ConformerEncoder, subsampling_factor: 8}\n"
-    )
-    (tmp_path / "model_weights.ckpt").write_text("weights")
-    path = tmp_path / "small.nemo"
-    with tarfile.open(path, "w") as archive:
-        for name in ("model_config.yaml", "model_weights.ckpt"):
-            archive.add(tmp_path / name, f"./{name}")
-    return path
+def checkpoint(tmp_path: Path, nemo: Callable[..., Path]) -> Path:
+    return nemo(tmp_path / "small.nemo")
 
 
 @pytest.fixture

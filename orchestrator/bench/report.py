@@ -1,0 +1,84 @@
+"""What every benchmark returns: rows, how they were measured, and the versions that they hold for."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Cell = str | int | float | None
+Row = Mapping[str, Cell]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A table of figures.
+
+    Attributes:
+        title: what was measured.
+        command: what measures it again.
+        rows: one mapping a line; all have the same keys, which name the unit (``wall_s``).
+        notes: how to read the figures.
+        versions: packages that decide the figures.
+        machine: processor, cores and Python.
+    """
+
+    title: str
+    command: str
+    rows: Sequence[Row]
+    notes: Sequence[str] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    machine: str = field(default_factory=lambda: machine())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    def print(self, console: Console) -> None:
+        """For people."""
+        table = Table(title=self.title, title_justify="left")
+        columns = list(self.rows[0]) if self.rows else []
+        for name in columns:
+            numeric = all(not isinstance(row[name], str) for row in self.rows)
+            table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        for row in self.rows:
+            table.add_row(*(shown(row[name]) for name in columns))
+        console.print(table)
+        for note in self.notes:
+            console.print(note, highlight=False)
+        console.print(f"{self.machine}; {_listed(self.versions)}", style="dim", highlight=False)
+        console.print(f"again: {self.command}", style="dim", highlight=False)
+
+
+def shown(cell: Cell) -> str:
+    """A cell as people read it: floats to three decimals, nothing for None."""
+    if cell is None:
+        return ""
+    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+
+
+def machine() -> str:
+    """Processor family, cores that this process may use, Python."""
+    cores = len(os.sched_getaffinity(0))
+    return f"{platform.machine()}, {cores} cores, Python {platform.python_version()}"
+
+
+def versions(distributions: Iterable[str]) -> dict[str, str]:
+    """The installed version of each distribution; one that is not installed is left out."""
+    found = {}
+    for name in distributions:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _listed(packages: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in packages.items())
