@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import resources
 from orchestrator.coldstart.cuda_cache import cuda_environment, policy_violations
 
 
@@ -40,3 +41,10 @@ def test_each_broken_rule_is_named(name: str, value: str | None) -> None:
         environment[name] = value
     (violation,) = policy_violations(environment)
     assert name in violation
+
+
+def test_containers_get_the_same_policy() -> None:
+    """`compose/cuda.env` says the same, below the container's own cache folder."""
+    lines = (resources.compose() / "cuda.env").read_text().splitlines()
+    pairs = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert pairs == cuda_environment(Path("/var/cache/spark-speech"))
