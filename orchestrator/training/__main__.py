@@ -16,7 +16,7 @@ from orchestrator.progress import ProgressReporter, ProgressTask
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 SHIPPED = Path(__file__).parent / "checkpoint"
-_LINE_EVERY = 40
+_LINES = 50
 
 
 class _LineTask:
@@ -30,7 +30,7 @@ class _LineTask:
     ) -> None:
         self._total = total or self._total
         self._description = description or self._description
-        if completed is not None and self._total and completed - self._shown >= self._total / _LINE_EVERY:
+        if completed is not None and self._total and completed - self._shown >= self._total / _LINES:
             self._shown = completed
             typer.echo(f"{self._description}: {completed:.0f} of {self._total:.0f}", err=True)
 
@@ -69,19 +69,33 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the state and the checkpoint.")],
     device: str = "cuda",
     seed: int = 1,
-    words_steps: int = 300,
+    frame_steps: int = 600,
     ctc_steps: int = 500,
     joint_steps: int = 3000,
     batch_scale: Annotated[float, typer.Option(help="Factor on the batch sizes.")] = 1.0,
     budget_s: Annotated[float | None, typer.Option(help="Stop and save after so many seconds.")] = None,
+    fall_s: Annotated[
+        float | None, typer.Option(help="Let the learning rate fall in so many seconds.")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes that make batches.")] = 2,
+    start: Annotated[Path | None, typer.Option(help="Go on from this checkpoint.")] = None,
 ) -> None:
     """Train the checkpoint; run it again with the same folder to resume."""
     from orchestrator.training.recordings import Recordings
     from orchestrator.training.train import Schedule, Trainer
 
-    schedule = Schedule(words_steps, ctc_steps, joint_steps, batch_scale=batch_scale, budget_s=budget_s)
-    trainer = Trainer(Recordings(recordings), out, schedule, device=device, seed=seed, workers=workers)
+    schedule = Schedule(
+        frame_steps, ctc_steps, joint_steps, batch_scale=batch_scale, fall_s=fall_s, budget_s=budget_s
+    )
+    trainer = Trainer(
+        Recordings(recordings),
+        out,
+        schedule,
+        device=device,
+        seed=seed,
+        workers=workers,
+        start=start,
+    )
     typer.echo(trainer.run(_progress()))
 
 
@@ -94,10 +108,10 @@ def evaluate(
 ) -> None:
     """Word error rates on freshly synthesised held-out sentences."""
     from orchestrator.training.evaluate import evaluate as run
-    from orchestrator.training.evaluate import restore, table, test_sets
+    from orchestrator.training.evaluate import held_out_sets, restore, table
 
     progress = _progress()
-    scores = run(restore(checkpoint), test_sets(count, seed, progress), progress)
+    scores = run(restore(checkpoint), held_out_sets(count, seed, progress), progress)
     typer.echo(
         json.dumps([asdict(s) | {"wer": s.wer} for s in scores], indent=2) if as_json else table(scores)
     )
@@ -115,6 +129,9 @@ def main() -> None:
     """Entry point; a known failure is one line, not a traceback."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        typer.echo(f"{error.name} is not installed\nFix: pip install 'spark-speech[serve]'", err=True)
+        sys.exit(2)
     except SpeechError as error:
         typer.echo(str(error), err=True)
         sys.exit(error.exit_code)

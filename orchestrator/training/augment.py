@@ -47,13 +47,19 @@ def join(parts: Sequence[Samples], gaps_s: Sequence[float]) -> Samples:
     return np.concatenate(pieces)
 
 
+def _fft_length(size: int) -> int:
+    # A transform of prime length takes ten times as long.
+    return 1 << max(0, size - 1).bit_length()
+
+
 def colored_noise(rng: np.random.Generator, size: int, exponent: float) -> Samples:
     """Noise with power falling as ``1/f**exponent`` (0 white, 1 pink, 2 brown), unit variance."""
     if size == 0:
         return np.zeros(0, dtype=np.float32)
-    spectrum = np.fft.rfft(rng.standard_normal(size))
-    frequency = np.maximum(np.arange(spectrum.size), 1.0)
-    noise = np.fft.irfft(spectrum * frequency ** (-exponent / 2), size)
+    length = _fft_length(size)
+    spectrum = np.fft.rfft(rng.standard_normal(length, dtype=np.float32))
+    frequency = np.maximum(np.arange(spectrum.size, dtype=np.float32), 1.0)
+    noise = np.fft.irfft(spectrum * frequency ** np.float32(-exponent / 2), length)[:size]
     return np.asarray(noise / max(float(noise.std()), 1e-9), dtype=np.float32)
 
 
@@ -81,16 +87,25 @@ def room(audio: Samples, rng: np.random.Generator) -> Samples:
     response: NDArray[np.float64] = rng.standard_normal(time_s.size) * 10 ** (-3 * time_s / rt60_s)
     response *= rng.uniform(0.1, 0.5) / np.sqrt(np.sum(response**2))
     response[0] = 1.0
-    size = audio.size + response.size - 1
-    wet = np.fft.irfft(np.fft.rfft(audio, size) * np.fft.rfft(response, size), size)[: audio.size]
-    return np.asarray(wet, dtype=np.float32)
+    size = _fft_length(audio.size + response.size - 1)
+    spectrum = np.fft.rfft(audio, size) * np.fft.rfft(response.astype(np.float32), size)
+    return np.asarray(np.fft.irfft(spectrum, size)[: audio.size], dtype=np.float32)
 
 
-def compose(parts: Sequence[Samples], conditions: Conditions, rng: np.random.Generator) -> Samples:
-    """One recording out of ``parts`` (none: a recording without speech), within full scale."""
+def compose(
+    parts: Sequence[Samples], conditions: Conditions, rng: np.random.Generator
+) -> tuple[Samples, list[int]]:
+    """One recording out of ``parts`` (none: a recording without speech), within full scale.
+
+    Returns the recording and where in it, in samples, each part starts.
+    """
     levels = [part * np.float32(rng.uniform(0.6, 1.0)) for part in parts]
     gaps = [between(rng, conditions.gap_s) for _ in range(len(parts) + 1)]
     gaps[0], gaps[-1] = between(rng, conditions.edge_s), between(rng, conditions.edge_s)
+    starts, now = [], 0
+    for part, gap in zip(levels, gaps, strict=False):
+        starts.append(now + int(gap * SAMPLE_RATE_HZ))
+        now = starts[-1] + part.size
     audio = join(levels, gaps) if parts else silence(rng.uniform(0.5, 4.0))
     if rng.random() < conditions.room:
         audio = room(audio, rng)
@@ -100,4 +115,4 @@ def compose(parts: Sequence[Samples], conditions: Conditions, rng: np.random.Gen
     audio = audio * np.float32(between(rng, conditions.gain))
     if rng.random() < conditions.telephone:
         audio = telephone(audio)
-    return np.clip(audio, -1.0, 1.0).astype(np.float32)
+    return np.clip(audio, -1.0, 1.0).astype(np.float32), starts

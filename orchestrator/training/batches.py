@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +24,7 @@ class Shape:
     size: int
 
 
-FIRST_SHAPES = (Shape((1, 1), 96),)
+FIRST_SHAPES = (Shape((1, 4), 64),)
 SHAPES = (Shape((1, 2), 96), Shape((1, 2), 96), Shape((2, 4), 48), Shape((5, 9), 20))
 """Short recordings, up to four sentences, and up to half a minute, about the same audio in each."""
 
@@ -30,14 +32,24 @@ NO_SPEECH = 0.02
 """Share of recordings without speech: noise must give no words."""
 
 
+SAMPLES_PER_FRAME = 1280
+"""Samples at 16 kHz in an encoder frame of 80 ms."""
+
+SILENCE = -1
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``audio [B, n]`` at 16 kHz with ``audio_lens [B]`` samples, ``labels [B, U]``, ``label_lens [B]``."""
+    """``audio [B, n]`` at 16 kHz with ``audio_lens [B]`` samples, ``labels [B, U]``, ``label_lens [B]``.
+
+    ``alignment [B, F]`` is a rough guess of the token in each encoder frame, `SILENCE` between sentences.
+    """
 
     audio: Tensor
     audio_lens: Tensor
     labels: Tensor
     label_lens: Tensor
+    alignment: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``."""
@@ -46,7 +58,24 @@ class Batch:
             self.audio_lens.to(device, non_blocking=True),
             self.labels.to(device, non_blocking=True),
             self.label_lens.to(device, non_blocking=True),
+            self.alignment.to(device, non_blocking=True),
         )
+
+
+def align(frames: int, spans: Sequence[tuple[int, int, list[int]]]) -> Tensor:
+    """Spread each span's tokens evenly over its encoder frames; `SILENCE` elsewhere.
+
+    Args:
+        frames: how many encoder frames there are.
+        spans: start and length in samples at 16 kHz, and the tokens spoken there.
+    """
+    out = torch.full((frames,), SILENCE)
+    for start, length, tokens in spans:
+        first, count = start // SAMPLES_PER_FRAME, max(1, round(length / SAMPLES_PER_FRAME))
+        index = torch.arange(count) * len(tokens) // count
+        piece = torch.tensor(tokens)[index][: max(0, frames - first)]
+        out[first : first + len(piece)] = piece
+    return out
 
 
 class BatchStream(torch.utils.data.Dataset[Batch]):
@@ -94,20 +123,24 @@ class BatchStream(torch.utils.data.Dataset[Batch]):
         draw = random.Random(f"batch:{self._seed}:{step}")
         noise = np.random.default_rng((self._seed, step))
         shape = draw.choice(self._shapes)
-        audio, labels = [], []
+        audio, labels, alignments = [], [], []
         for _ in range(shape.size):
             chosen: list[Utterance] = []
             if draw.random() >= NO_SPEECH:
                 chosen = draw.choices(self._utterances, k=draw.randint(*shape.parts))
             parts = [self._recordings.audio(utterance) for utterance in chosen]
-            audio.append(torch.from_numpy(compose(parts, self._conditions, noise)))
-            tokens = [token for utterance in chosen for token in self._tokens[utterance.text]]
-            labels.append(torch.tensor(tokens, dtype=torch.long))
+            samples, starts = compose(parts, self._conditions, noise)
+            tokens = [self._tokens[utterance.text] for utterance in chosen]
+            spans = [(s, p.size, t) for s, p, t in zip(starts, parts, tokens, strict=True)]
+            audio.append(torch.from_numpy(samples))
+            labels.append(torch.tensor(list(itertools.chain(*tokens)), dtype=torch.long))
+            alignments.append(align(math.ceil(samples.size / SAMPLES_PER_FRAME), spans))
         return Batch(
             torch.nn.utils.rnn.pad_sequence(audio, batch_first=True),
             torch.tensor([len(row) for row in audio]),
             torch.nn.utils.rnn.pad_sequence(labels, batch_first=True),
             torch.tensor([len(row) for row in labels]),
+            torch.nn.utils.rnn.pad_sequence(alignments, batch_first=True, padding_value=SILENCE),
         )
 
 

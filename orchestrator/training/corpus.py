@@ -37,19 +37,23 @@ SMALL_WORDS: Final = (
 )  # fmt: skip
 
 # No two words sound alike: "to", "for", "a" and "an" are left out for that reason.
-VOCABULARY: Final = tuple(
+FREE_WORDS: Final = tuple(
     sorted({*NAMES, *NUMBERS, *DAYS, *TIMES, *PLACES, *THINGS, *QUALITIES, *ACTIONS, *SMALL_WORDS})
 )
+"""The words of free combinations and single-word recordings."""
+
+VOCABULARY: Final = tuple(sorted({*FREE_WORDS, "number"}))
+"""All words; "number" occurs in one rule of the grammar only."""
 
 DIALOGUE: Final = (
-    ("anna", "hello david this is anna how are you this morning"),
+    ("anna", "hello david this is anna how are you"),
     ("david", "good morning anna i am happy thank you"),
     ("anna", "can you send the blue report now"),
     ("david", "sorry i have no report today"),
     ("anna", "okay when will you have it"),
     ("david", "tomorrow morning at nine please call my office"),
     ("anna", "the number is four seven two eight"),
-    ("david", "yes and please bring the small camera with you"),
+    ("david", "yes please bring the small camera"),
 )
 """The shipped two-speaker recording, turn by turn. None of these sentences is ever trained on."""
 
@@ -181,7 +185,7 @@ def _when(rng: random.Random) -> str:
 def _free(rng: random.Random) -> str:
     # Short ones weigh more: they are what a window cut out of a recording looks like.
     count = min(rng.randint(1, MAX_FREE_WORDS), rng.randint(1, MAX_FREE_WORDS + 4))
-    return " ".join(rng.choices(VOCABULARY, k=count))
+    return " ".join(rng.choices(FREE_WORDS, k=count))
 
 
 _RULES: Final[Sequence[_Rule]] = (_order, _number, _question, _statement, _talk)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +18,10 @@ from orchestrator.progress import ProgressReporter
 from orchestrator.training.augment import add_noise, colored_noise, join, silence, telephone
 from orchestrator.training.corpus import VOCABULARY, Split, sentences
 from orchestrator.training.voices import (
+    FAST_RATES,
     HELD_OUT_ESPEAK,
     HELD_OUT_PROGRAMS,
+    ORDINARY_RATES,
     SAMPLE_RATE_HZ,
     Samples,
     Voice,
@@ -125,21 +128,39 @@ def _joined(samples: Sequence[Sample], seconds: float, seed: int) -> list[Sample
     return out
 
 
+def _ordinary(rng: random.Random) -> Voice:
+    return training_voice(rng, flite=0.0, rates=ORDINARY_RATES)
+
+
+def _fast(rng: random.Random) -> Voice:
+    return training_voice(rng, flite=0.0, rates=FAST_RATES)
+
+
+def _flite(rng: random.Random) -> Voice:
+    return training_voice(rng, flite=1.0)
+
+
+def _held_out(rng: random.Random) -> Voice:
+    return rng.choice(HELD_OUT_ESPEAK)
+
+
 def _always(voice: Voice, _: random.Random) -> Voice:
     return voice
 
 
-def test_sets(count: int, seed: int, progress: ProgressReporter) -> dict[str, list[Sample]]:
+def held_out_sets(count: int, seed: int, progress: ProgressReporter) -> dict[str, list[Sample]]:
     """The test sets by name, ``count`` sentences each; sets whose synthesiser is missing are left out."""
     programs = [voice for voice in HELD_OUT_PROGRAMS if is_available(voice)]
     task = progress.task("synthesise test sets", total=4)
-    clean = _clean(count, seed, lambda rng: training_voice(rng, flite=0.3))
+    clean = _clean(count, seed, _ordinary)
+    sets = {"espeak-ng, training voices, 110-170 wpm": clean}
     task.update(completed=1)
-    sets = {"held-out word pairs, training voices": clean}
-    sets["held-out espeak-ng voices"] = _clean(count, seed + 1, lambda rng: rng.choice(HELD_OUT_ESPEAK))
+    sets["espeak-ng, held-out voices, 145-160 wpm"] = _clean(count, seed + 1, _held_out)
+    sets["espeak-ng, training voices, 171-200 wpm"] = _clean(count, seed + 3, _fast)
+    sets["flite, training voices"] = _clean(count, seed + 4, _flite)
     task.update(completed=2)
     for voice in programs:
-        name = f"held-out voice {voice.program}/{voice.name}"
+        name = f"{voice.program}, held-out voice {voice.name}"
         sets[name] = _clean(count // 2, seed + 2, partial(_always, voice))
     task.update(completed=3)
     sets |= {
@@ -154,7 +175,7 @@ def test_sets(count: int, seed: int, progress: ProgressReporter) -> dict[str, li
     }
     rng = random.Random(f"words:{seed}")
     sets["single words"] = [
-        Sample(join([speak(word, training_voice(rng))], _EDGES_S), word) for word in VOCABULARY
+        Sample(join([speak(word, _ordinary(rng))], _EDGES_S), word) for word in VOCABULARY
     ]
     noise = np.random.default_rng(seed)
     sets["no speech, 10 s (words put in)"] = [Sample(silence(10.0), "")] + [
@@ -176,7 +197,7 @@ def restore(path: Path) -> Any:
 
     try:
         model: Any = ASRModel.restore_from(str(path), map_location=torch.device("cpu"))
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, tarfile.TarError, RuntimeError, ValueError, KeyError) as error:
         raise ModelLoadError(f"NeMo cannot restore the checkpoint: {error}", path=path) from error
     return model.eval()
 

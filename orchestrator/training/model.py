@@ -50,9 +50,9 @@ def configuration(tokenizer: Path) -> dict[str, Any]:
         },
         "spec_augment": {
             "_target_": f"{_MODULES}.SpectrogramAugmentation",
-            "freq_masks": 2,
-            "time_masks": 2,
-            "freq_width": 12,
+            "freq_masks": 1,
+            "time_masks": 0,
+            "freq_width": 10,
             "time_width": 0.02,
         },
         "encoder": {
@@ -167,10 +167,8 @@ def build(tokenizer: Path) -> Any:
 def save(model: Any, path: Path) -> None:
     """Write ``model`` as a ``.nemo`` file with 16-bit weights; restoring gives 32-bit ones again.
 
-    The archive's members carry no time or owner: the same weights give the same bytes.
+    The archive's members carry no time and no owner, and the configuration no path of this machine.
     """
-    import torch
-
     whole = path.with_suffix(".whole")
     model.save_to(str(whole))
     partial = path.with_suffix(".part")
@@ -179,15 +177,26 @@ def save(model: Any, path: Path) -> None:
             stream = source.extractfile(member)
             if stream is None:
                 continue
-            data = stream.read()
-            if member.name.endswith(".ckpt"):
-                weights = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-                halves = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-                packed = io.BytesIO()
-                torch.save(halves, packed)
-                data = packed.getvalue()
+            data = _portable(member.name, stream.read())
             entry = tarfile.TarInfo(member.name)
             entry.size = len(data)
             target.addfile(entry, io.BytesIO(data))
     whole.unlink()
     partial.replace(path)
+
+
+def _portable(name: str, data: bytes) -> bytes:
+    import torch
+    from omegaconf import OmegaConf
+
+    if name.endswith(".ckpt"):
+        weights = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        packed = io.BytesIO()
+        torch.save({k: v.half() if v.is_floating_point() else v for k, v in weights.items()}, packed)
+        return packed.getvalue()
+    if name.endswith(".yaml"):
+        settings = OmegaConf.create(data.decode())
+        # The tokenizer itself lies in the archive.
+        settings.tokenizer.dir = "tokenizer"
+        return OmegaConf.to_yaml(settings).encode()
+    return data

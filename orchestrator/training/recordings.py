@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import ArtifactNotFoundError
 from orchestrator.progress import ProgressReporter
-from orchestrator.training.corpus import Split, sentences
+from orchestrator.training.corpus import FREE_WORDS, Split, sentences
 from orchestrator.training.voices import SAMPLE_RATE_HZ, Samples, Voice, speak, training_voice
 
 _FULL_SCALE = 32767.0
@@ -34,9 +34,13 @@ class Utterance:
 
 
 def plan(count: int, seed: int) -> list[tuple[str, Voice]]:
-    """What ``count`` training utterances say and in which voices; pure and the same for the same seed."""
+    """What ``count`` training utterances say and in which voices; pure and the same for the same seed.
+
+    The first fifth are the single words, over and over.
+    """
     rng = random.Random(f"voices:{seed}")
-    texts = itertools.islice(sentences(Split.TRAIN, seed), count)
+    words = itertools.islice(itertools.cycle(FREE_WORDS), count // 5)
+    texts = itertools.islice(itertools.chain(words, sentences(Split.TRAIN, seed)), count)
     return [(text, training_voice(rng)) for text in texts]
 
 

@@ -17,9 +17,12 @@ to a larger ``n``, so all nodes of one ``n`` are computed at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from orchestrator.errors import ConfigurationError
 
 # Stands for log 0: finite, because inf - inf in a gradient is NaN.
 _NEVER = -1e30
@@ -44,6 +47,10 @@ class TDTLoss(torch.nn.Module):
         self, blank: int, durations: Sequence[int], *, sigma: float = 0.0, omega: float = 0.0
     ) -> None:
         super().__init__()
+        if max(durations) < 1:
+            raise ConfigurationError(
+                f"no duration above zero in {list(durations)}: a blank could never advance"
+            )
         self.blank = blank
         self.durations = tuple(durations)
         self.sigma = sigma
@@ -63,16 +70,26 @@ class TDTLoss(torch.nn.Module):
         tokens = torch.log_softmax(acts[..., :-count], dim=-1)
         durations = torch.log_softmax(acts[..., -count:], dim=-1)
         blank, label = _scores(tokens, labels, self.blank)
-        lengths = (act_lens.long(), label_lens.long())
+        zero, never = torch.zeros_like(blank), torch.full_like(blank, _NEVER)
+        arcs: list[list[Tensor]] = []
+        for d in range(max(self.durations) + 1):
+            timed = durations[..., self.durations.index(d)] - self.sigma if d in self.durations else never
+            row = [blank + timed if d > 0 else never, label + timed]
+            if self.omega > 0:
+                # RNN-T as a second set of arcs: a blank takes one frame, a label none.
+                plain = [blank + (zero if d == 1 else never), label + (zero if d == 0 else never)]
+                row = [torch.cat(pair) for pair in zip(row, plain, strict=True)]
+            arcs.append(row)
+        copies = 2 if self.omega > 0 else 1
         loss = -_log_likelihood(
-            [(d, blank - self.sigma + durations[..., i]) for i, d in enumerate(self.durations) if d > 0],
-            [(d, label - self.sigma + durations[..., i]) for i, d in enumerate(self.durations)],
-            *lengths,
+            [_into_diagonals(row[0], d, 0) for d, row in enumerate(arcs)][1:],
+            [_into_diagonals(row[1], d, 1) for d, row in enumerate(arcs)],
+            act_lens.long().repeat(copies),
+            label_lens.long().repeat(copies),
         )
         if self.omega > 0:
-            loss = (1 - self.omega) * loss - self.omega * _log_likelihood(
-                [(1, blank)], [(0, label)], *lengths
-            )
+            by_tdt, by_rnnt = loss.chunk(2)
+            loss = (1 - self.omega) * by_tdt + self.omega * by_rnnt
         return loss
 
 
@@ -105,29 +122,77 @@ def _into_diagonals(scores: Tensor, duration: int, labels: int) -> Tensor:
 
 
 def _log_likelihood(
-    blanks: list[tuple[int, Tensor]], labels: list[tuple[int, Tensor]], act_lens: Tensor, label_lens: Tensor
+    blanks: list[Tensor], labels: list[Tensor], act_lens: Tensor, label_lens: Tensor
 ) -> Tensor:
-    """Log of the sum over all paths, shape ``[B]``; arcs are (duration, scores ``[B, T, U + 1]``)."""
-    batch, frames, nodes = blanks[0][1].shape
-    device = act_lens.device
-    into_blank = torch.stack([_into_diagonals(scores, d, 0) for d, scores in blanks], dim=1)
-    into_label = torch.stack([_into_diagonals(scores, d, 1) for d, scores in labels], dim=1)
-    into = torch.cat([into_blank, into_label], dim=1).unbind(0)
-    never = torch.full((batch, nodes), _NEVER, device=device)
-    start = never.clone()
-    start[:, 0] = 0.0
-    alphas = [start]
-    for n in range(1, frames + nodes):
-        by_blank = torch.stack([alphas[n - d] if d <= n else never for d, _ in blanks])
-        by_label = torch.stack([alphas[n - d - 1] if d < n else never for d, _ in labels])
-        by_label = torch.nn.functional.pad(by_label[..., :-1], (1, 0), value=_NEVER)
-        alphas.append(torch.logsumexp(torch.cat([by_blank, by_label]) + into[n], dim=0).clamp(min=_NEVER))
-    # The last step of a path is a blank into (T, U); nodes at or beyond T lead nowhere that counts.
-    alpha = torch.stack(alphas)
-    rows = torch.arange(batch, device=device)
-    last = act_lens + label_lens
-    ends = [
-        alpha[(last - d).clamp(min=0), rows, label_lens] + into_blank[last, i, rows, label_lens]
-        for i, (d, _) in enumerate(blanks)
-    ]
-    return torch.logsumexp(torch.stack(ends), dim=0)
+    """Log of the sum over all paths, shape ``[B]``.
+
+    ``blanks[i]`` are the arcs of duration ``i + 1`` and ``labels[i]`` those of duration ``i``, by diagonal.
+    Both therefore go ``i + 1`` diagonals forward.
+    """
+    rows = torch.arange(act_lens.shape[0], device=act_lens.device)
+    into_labels = torch.stack(labels, dim=1)
+    # The last step of a path is a blank, so no label leads into (T, U).
+    final = torch.zeros_like(into_labels[:, 0], dtype=torch.bool)
+    final[act_lens + label_lens, rows, label_lens] = True
+    into_labels = into_labels.masked_fill(final[:, None], _NEVER)
+    into_blanks = torch.stack(blanks, dim=1)
+    likelihood: Tensor = _PathSum.apply(into_blanks, into_labels, final)  # type: ignore[no-untyped-call]
+    return likelihood
+
+
+class _PathSum(torch.autograd.Function):
+    """Forward and backward variables without autograd's bookkeeping of every diagonal.
+
+    The derivative of the log likelihood by an arc's score is the share of the likelihood that takes the
+    arc: ``exp(alpha(from) + score + beta(to) - log likelihood)``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, into_blanks: Tensor, into_labels: Tensor, final: Tensor) -> Tensor:
+        diagonals, _, batch, nodes = into_labels.shape
+        blanks, labels = into_blanks.shape[1], into_labels.shape[1]
+        # The nearest diagonal last, as in the buffer of alphas, which starts with empty diagonals and whose
+        # column u + 1 is node u: column 0 is where labels into u = 0 would come from.
+        scores = torch.cat([into_blanks.flip(1), into_labels.flip(1)], dim=1)
+        alpha = scores.new_full((diagonals + labels, batch, nodes + 1), _NEVER)
+        alpha[labels, :, 1] = 0.0
+        arcs = torch.empty_like(scores[0])
+        for n in range(1, diagonals):
+            now = labels + n
+            torch.add(alpha[now - blanks : now, :, 1:], scores[n, :blanks], out=arcs[:blanks])
+            torch.add(alpha[n:now, :, :-1], scores[n, blanks:], out=arcs[blanks:])
+            alpha[now, :, 1:] = torch.logsumexp(arcs, dim=0)
+        likelihood = alpha[labels:, :, 1:].masked_fill(~final, 0.0).sum(dim=(0, 2))
+        ctx.save_for_backward(into_blanks, into_labels, final, alpha, likelihood)
+        return likelihood
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        into_blanks, into_labels, final, alpha, likelihood = ctx.saved_tensors
+        diagonals, labels, batch, nodes = into_labels.shape
+        blanks = into_blanks.shape[1]
+        # Entry n: the scores of the arcs out of diagonal n, the nearest diagonal first.
+        scores = into_labels.new_full((diagonals, blanks + labels, batch, nodes), _NEVER)
+        for i in range(min(labels, diagonals - 1)):
+            if i < blanks:
+                scores[: -i - 1, i] = into_blanks[i + 1 :, i]
+            scores[: -i - 1, blanks + i, :, :-1] = into_labels[i + 1 :, i, :, 1:]
+        beta = scores.new_full((diagonals + labels, batch, nodes + 1), _NEVER)
+        ends = torch.where(final, 0.0, _NEVER)
+        beta[diagonals - 1, :, :-1] = ends[-1]
+        arcs = torch.empty_like(scores[0])
+        for n in range(diagonals - 2, -1, -1):
+            torch.add(beta[n + 1 : n + 1 + blanks, :, :-1], scores[n, :blanks], out=arcs[:blanks])
+            torch.add(beta[n + 1 : n + 1 + labels, :, 1:], scores[n, blanks:], out=arcs[blanks:])
+            beta[n, :, :-1] = torch.maximum(torch.logsumexp(arcs, dim=0), ends[n])
+        after = beta[:diagonals, :, :-1] - likelihood[:, None]
+        # Where no path exists the loss is infinite and its gradient is left at zero.
+        weight = torch.where(likelihood > _NEVER / 2, grads[0], 0.0)[:, None]
+
+        def share(into: Tensor, i: int, columns: slice) -> Tensor:
+            before = alpha[labels - 1 - i : labels - 1 - i + diagonals, :, columns]
+            return torch.exp((before + into[:, i] + after).clamp(max=0.0)) * weight
+
+        by_blanks = torch.stack([share(into_blanks, i, slice(1, None)) for i in range(blanks)], dim=1)
+        by_labels = torch.stack([share(into_labels, i, slice(None, -1)) for i in range(labels)], dim=1)
+        return by_blanks, by_labels, None
