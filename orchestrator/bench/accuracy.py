@@ -47,8 +47,8 @@ def run(
         transcript = client.transcribe(
             recording.audio,
             engine=engine,
-            diarize=bool(recording.rttm) and recording.channels == 1,
-            channels="separate" if recording.channels > 1 and not recording.rttm else "mix",
+            diarize=recording.rttm is not None and not recording.separate,
+            channels="separate" if recording.separate else "mix",
         )
         wall_s = time.perf_counter() - begin
         found = score(recording, transcript)

@@ -1,7 +1,7 @@
 """The recordings that accuracy is measured on, with their references.
 
 A folder of recordings holds a ``manifest.json``: a list of objects with ``path`` and, where known, ``text``
-(what is said), ``rttm`` (a file of speaker turns), ``language`` and ``speakers``. Other keys are left alone.
+(what is said), ``rttm`` (a file of speaker turns), ``channels`` and ``speakers``. Other keys are left alone.
 Without a folder the one recording that everybody has is used: the 30 s telephone call of two speakers that
 pyannote.audio's wheel carries, with its turns and its speaker-attributed text.
 """
@@ -28,14 +28,14 @@ class SpokenLine:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A recording and what is known to be true of it."""
+    """A recording and what is known to be true of it; ``separate``: each channel is one speaker's."""
 
     audio: Path
     name: str
     text: str | None = None
     rttm: Path | None = None
     lines: tuple[SpokenLine, ...] = ()
-    channels: int = 1
+    separate: bool = False
 
 
 def packaged() -> Recording:
@@ -87,7 +87,7 @@ def from_folder(folder: Path) -> list[Recording]:
             fix='write one: a JSON list of {"path": "a.wav", "text": "what is said"} objects',
             path=manifest,
         ) from error
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigurationError(
             f"{manifest} is not a list of recordings: {error}",
             fix='each entry needs "path"; "text" and "rttm" are optional',
@@ -100,12 +100,12 @@ def _recording(folder: Path, entry: dict[str, object]) -> Recording:
     stm = audio.with_suffix(".stm")
     rttm = entry.get("rttm")
     text = entry.get("text")
-    channels = entry.get("channels", 1)
+    channels, speakers = (int(str(entry.get(key, 1))) for key in ("channels", "speakers"))
     return Recording(
         audio=audio,
         name=str(entry["path"]),
         text=None if text is None else str(text),
         rttm=None if rttm is None else folder / str(rttm),
         lines=read_stm(stm) if stm.exists() else (),
-        channels=channels if isinstance(channels, int) else 1,
+        separate=speakers >= channels > 1,
     )

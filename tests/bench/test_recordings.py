@@ -22,13 +22,14 @@ def test_the_packaged_recording_has_two_speakers_and_its_files() -> None:
 
 def test_a_manifest_lists_recordings_in_order(tmp_path: Path) -> None:
     entries = [
-        {"path": "b.wav", "text": "b", "rttm": "b.rttm", "channels": 2},
-        {"path": "a.wav", "text": None},
+        {"path": "b.wav", "text": "b", "rttm": "b.rttm", "channels": 2, "speakers": 2},
+        {"path": "a.wav", "text": None, "channels": 2, "speakers": 1},
     ]
     (tmp_path / "manifest.json").write_text(json.dumps(entries))
     (tmp_path / "b.stm").write_text(";; a comment\nb 1 ann 0.0 1.5 hello there\n")
     first, second = from_folder(tmp_path)
-    assert (first.name, first.text, first.rttm, first.channels) == ("b.wav", "b", tmp_path / "b.rttm", 2)
+    assert (first.name, first.text, first.rttm) == ("b.wav", "b", tmp_path / "b.rttm")
+    assert (first.separate, second.separate) == (True, False), "two channels of one speaker are one recording"
     assert first.lines == (SpokenLine("ann", 0.0, 1.5, "hello there"),)
     assert (second.name, second.text, second.rttm, second.lines) == ("a.wav", None, None, ())
 
