@@ -159,4 +159,5 @@ def _weights(source: Path, unpacked: Path, *, inside: bool) -> dict[str, Tensor]
         raise ModelLoadError(
             f"the weights in {source} cannot be read", fix="fetch the file again", path=source
         ) from error
-    return dict(weights)
+    # A checkpoint may keep its weights in 16 bits.
+    return {name: value.float() for name, value in weights.items() if value.is_floating_point()}
