@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Final
+from typing import Any, Final
 
 import av
 import numpy as np
@@ -19,6 +19,11 @@ _CONTAINERS: Final = (
 )
 """What libav may open. Not playlists (HLS, concat), which would make it open other files and addresses."""
 
+_ANY_TAGS: Final[dict[str, Any]] = (
+    {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+)
+"""Tags may be in any encoding: nobody reads them here. PyAV 19 has no such option and needs none."""
+
 _GATHER: Final = 256
 """Packets are short; this many go into one block."""
 
@@ -33,11 +38,11 @@ elsewhere a failing packet is damage."""
 def open_container(opened: Opened) -> InputContainer | None:
     """``opened`` as libav sees it, None where it knows no such container."""
     try:
-        return av.open(
-            opened.rewind(), mode="r", options={"format_whitelist": _CONTAINERS}, metadata_errors="replace"
-        )
+        options = {"format_whitelist": _CONTAINERS}
+        container: InputContainer = av.open(opened.rewind(), mode="r", options=options, **_ANY_TAGS)
     except (av.FFmpegError, ValueError):
         return None
+    return container
 
 
 def open_av(opened: Opened, container: InputContainer) -> Stream:

@@ -142,6 +142,17 @@ def test_a_file_of_16_khz_comes_out_bit_for_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode(tmp_path / "a.wav").samples[0], samples / np.float32(32768))
 
 
+def test_tags_that_are_no_utf8_do_no_harm() -> None:
+    plain = encoded("wav-16")
+    title = b"INFOINAM\x06\0\0\0B\xfccher"
+    chunk = b"LIST" + len(title).to_bytes(4, "little") + title
+    header, rest = plain[:36], plain[36:]  # the chunk goes between "fmt " and "data"
+    assert rest.startswith(b"data")
+    size = len(plain) + len(chunk) - 8
+    tagged = b"RIFF" + size.to_bytes(4, "little") + header[8:] + chunk + rest
+    np.testing.assert_array_equal(decode(tagged).samples, decode(plain).samples)
+
+
 def test_paths_bytes_and_streams_are_the_same(tmp_path: Path) -> None:
     data = encoded("wav-24")
     path = tmp_path / "meeting.raw"  # a name that would make libsndfile expect no header
