@@ -79,3 +79,8 @@ def test_every_locked_package_installs(lock: dict[str, Any], python: tuple[int, 
         if all(parse_wheel_filename(name)[3].isdisjoint(tags) for name in names):
             missing.add(package["name"])
     assert missing == SOURCE_ONLY
+
+
+def test_both_pythons_get_the_same_versions(lock: dict[str, Any]) -> None:
+    names = [package["name"] for package in lock["package"]]
+    assert sorted(set(names)) == sorted(names)
