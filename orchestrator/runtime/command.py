@@ -68,17 +68,21 @@ def server_command(
     ]
 
 
-def server_environment(triton: TritonInstall, cache: Path, base: Mapping[str, str]) -> dict[str, str]:
+def server_environment(
+    triton: TritonInstall, cache: Path, temporary: Path, base: Mapping[str, str]
+) -> dict[str, str]:
     """The environment: ``base``, the server's libraries, kept GPU code, no telemetry, no model hub.
 
     Args:
         triton: the server to run.
         cache: the folder that compiled GPU code is kept below.
+        temporary: the folder for temporary files.
         base: the environment to start from.
     """
     return {
         **triton.environment(base),
         **cuda_environment(cache),
+        "TMPDIR": str(temporary),
         "PYANNOTE_METRICS_ENABLED": "0",
         # A release is complete: a model that asks the hub while it is served is a fault to be seen at once.
         "HF_HUB_OFFLINE": "1",

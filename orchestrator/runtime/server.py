@@ -30,7 +30,7 @@ from orchestrator.errors import (
 )
 from orchestrator.progress import ProgressReporter, ProgressTask, SilentProgress
 from orchestrator.repository.storage import storage_errors
-from orchestrator.runtime import log, process, state
+from orchestrator.runtime import log, process, scratch, state
 from orchestrator.runtime.command import server_command, server_environment
 from orchestrator.runtime.health import probe
 from orchestrator.runtime.ports import check_ports, reachable_host
@@ -171,7 +171,9 @@ class TritonServer:
                 shm_prefix,
                 closed_key=secrets.token_hex(16),
             ),
-            server_environment(self.triton, self._cache, self._environment),
+            server_environment(
+                self.triton, self._cache, scratch.create(self.home, shm_prefix), self._environment
+            ),
             path,
             detached=detached,
         )
@@ -232,7 +234,7 @@ class TritonServer:
         process.terminate(started, grace_s)
         if self._child is not None:
             self._child.poll()
-        state.remove(self.home, started)
+        _forget(self.home, started)
         self._state = None
 
 
@@ -242,7 +244,7 @@ def clean_up(home: Path) -> ServerState | None:
     if known is None or known.process() is not None:
         return known
     process.terminate(known, 0.0)
-    state.remove(home, known)
+    _forget(home, known)
     return None
 
 
@@ -256,8 +258,13 @@ def stop(home: Path, *, timeout_s: float) -> tuple[ServerState, bool]:
     if running is None:
         raise NotRunningError(f"no server runs from {home}", fix="start one with `spark-speech up`")
     killed = process.terminate(running, timeout_s)
-    state.remove(home, running)
+    _forget(home, running)
     return running, killed
+
+
+def _forget(home: Path, ended: ServerState) -> None:
+    scratch.remove(home, ended)
+    state.remove(home, ended)
 
 
 def _raise_on_failed_model(facts: log.LogFacts, path: Path) -> None:

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psutil
 
 from orchestrator.errors import AlreadyRunningError
 from orchestrator.repository.storage import storage_errors, write_atomic
 
-_SAME_START_S = 2.0
+SAME_START_S: Final = 2.0
 """How far two readings of one process's start time may lie apart (the kernel counts in clock ticks)."""
 
 
@@ -65,7 +65,7 @@ class ServerState:
         """The live process, None when it has ended."""
         try:
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.created) < _SAME_START_S
+            same = abs(process.create_time() - self.created) < SAME_START_S
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None

@@ -24,7 +24,7 @@ from tritonclient.utils import np_to_triton_dtype
 
 from orchestrator.coldstart.cuda_cache import policy_violations
 from orchestrator.errors import AlreadyRunningError, PortInUseError, ServerStartError
-from orchestrator.runtime import process, server, state
+from orchestrator.runtime import process, scratch, server, state
 from orchestrator.runtime.ports import free_ports
 from orchestrator.runtime.server import TritonServer
 from orchestrator.runtime.state import ServerState
@@ -54,6 +54,8 @@ def assert_nothing_left(home: Path, known: ServerState) -> None:
     assert process.members(known) == []
     assert process.shared_memory(known) == []
     assert state.read(home) is None
+    assert [path.name for path in (home / "run").iterdir()] == ["server.lock"]
+    assert scratch.backend_folders(known) == []
     for port in known.ports.values():
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -162,6 +164,8 @@ class TestServer:
         with make_server(echo=tiny.echo()) as running:
             for member in process.members(running.state):
                 environment = member.environ()
+                assert Path(environment["TMPDIR"]).is_relative_to(running.home)
+                assert Path(environment["TMPDIR"]).is_dir()
                 assert policy_violations(environment) == []
                 assert environment["HF_HUB_OFFLINE"] == "1"
                 assert environment["PYANNOTE_METRICS_ENABLED"] == "0"

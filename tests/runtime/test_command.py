@@ -60,9 +60,10 @@ def test_requests_in_flight_get_the_configured_time() -> None:
 
 def test_the_environment_keeps_gpu_code_and_asks_nobody() -> None:
     base = {"PATH": "/usr/bin", "CUDA_FORCE_PTX_JIT": "1", "HOME": "/home/someone"}
-    environment = server_environment(TRITON, Path("/cache"), base)
+    environment = server_environment(TRITON, Path("/cache"), Path("/scratch"), base)
     assert policy_violations(environment) == []
     assert environment["CUDA_CACHE_PATH"].startswith("/cache/")
+    assert environment["TMPDIR"] == "/scratch"
     assert environment["PYANNOTE_METRICS_ENABLED"] == "0"
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert environment["HOME"] == "/home/someone"
@@ -70,6 +71,6 @@ def test_the_environment_keeps_gpu_code_and_asks_nobody() -> None:
 
 
 def test_waiting_threads_sleep_unless_told_otherwise() -> None:
-    assert server_environment(TRITON, Path("/cache"), {})["OMP_WAIT_POLICY"] == "PASSIVE"
-    told = server_environment(TRITON, Path("/cache"), {"OMP_WAIT_POLICY": "ACTIVE"})
+    assert server_environment(TRITON, Path("/cache"), Path("/scratch"), {})["OMP_WAIT_POLICY"] == "PASSIVE"
+    told = server_environment(TRITON, Path("/cache"), Path("/scratch"), {"OMP_WAIT_POLICY": "ACTIVE"})
     assert told["OMP_WAIT_POLICY"] == "ACTIVE"
