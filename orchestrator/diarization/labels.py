@@ -12,9 +12,12 @@ Rules, in this order:
 4. A single word of one speaker between words of one other speaker is given to the other, if it also touches
    the other's turn (or both are within reach of a gap word) and led by no more than
    `LabelRules.island_lead_ms`. Words beside other such single words stay as they are.
+5. Only with marks, which are for words whose times were estimated: changes of speaker move to punctuation
+   nearby, by the rules of `orchestrator.diarization.punctuation`. There a silent gap is a stretch that
+   neither words nor exclusive turns touch.
 
 Cost: two binary searches a word and a handful of passes, so in practice linear in words + turns as long as
-words do not cover one another wholesale.
+words do not cover one another wholesale. Marks add a loop over the changes of speaker.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from orchestrator.diarization.punctuation import Bools, Ints, move_changes
+
 Floats = NDArray[np.float64]
 
 NO_SPEAKER: Final = -1
@@ -34,6 +37,10 @@ NO_SPEAKER: Final = -1
 
 SILENT_SHARE: Final = 0.5
 """What silence inside or around a word counts towards its speaker confidence: neither for nor against."""
+
+MOVED_CONFIDENCE: Final = 0.5
+"""The speaker confidence of a word that a change moved over: the mark speaks for its speaker, the times for
+the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,8 @@ class Labels:
     Attributes:
         speaker: ``[W]``, a speaker index or `NO_SPEAKER`.
         confidence: ``[W]`` in 0..1. For a covered word: the share of it under its speaker, silence counting
-            half. For a gap word: from a half at the edge down to 0 at the bound. 0 without a speaker.
+            half. For a gap word: from a half at the edge down to 0 at the bound. For a word that a change of
+            speaker moved over: `MOVED_CONFIDENCE`. 0 without a speaker.
         overlap: ``[W]``, True where two or more speakers talk at the same time during the word.
     """
 
@@ -99,7 +107,12 @@ class _Evidence:
 
 
 def label_arrays(
-    word_start: Ints, word_end: Ints, exclusive: TurnArrays, turns: TurnArrays, rules: LabelRules = MEASURED
+    word_start: Ints,
+    word_end: Ints,
+    exclusive: TurnArrays,
+    turns: TurnArrays,
+    rules: LabelRules = MEASURED,
+    marks: Ints | None = None,
 ) -> Labels:
     """Label W words, given as int64 ``[W]`` milliseconds in reading order, by the rules of this module.
 
@@ -110,6 +123,7 @@ def label_arrays(
             same (rounding), the earlier one keeps the time. Empty ones are dropped.
         turns: the full turns, which may overlap; they only decide `Labels.overlap`.
         rules: the bounds.
+        marks: ``[W]``, what each word ends with (`punctuation.marks_after`); None: changes stay.
     """
     end = np.maximum(word_end, word_start + 1)
     overlap = _in_regions(word_start, end, _overlap_regions(turns))
@@ -129,7 +143,13 @@ def label_arrays(
     edges = _Edges(word_start[gap], end[gap], first[gap], flat, rules)
     edges.write_nearest(evidence, gap)
     _smooth_islands(evidence, several, cover, gap, edges, rules)
-    return Labels(evidence.speaker, _confidence(evidence, rules), overlap)
+    confidence = _confidence(evidence, rules)
+    if marks is None:
+        return Labels(evidence.speaker, confidence, overlap)
+    silent = _silent_before(word_start, word_end, flat)
+    speaker = move_changes(evidence.speaker, end - word_start, silent, marks)
+    confidence[speaker != evidence.speaker] = MOVED_CONFIDENCE
+    return Labels(speaker, confidence, overlap)
 
 
 def _disjoint(turns: TurnArrays) -> TurnArrays:
@@ -294,6 +314,21 @@ def _confidence(evidence: _Evidence, rules: LabelRules) -> Floats:
     nearness = 1.0 - evidence.distance / (rules.max_gap_ms + 1)
     share = share * np.clip(nearness, 0.0, 1.0)
     return np.where(evidence.speaker >= 0, np.clip(share, 0.0, 1.0), 0.0)
+
+
+def _silent_before(word_start: Ints, word_end: Ints, turns: TurnArrays) -> Bools:
+    """True where some time between a word and all words before it lies in no turn."""
+    since = np.concatenate((word_start[:1], np.maximum.accumulate(word_end)[:-1]))
+    length = turns.end - turns.start
+    held = np.concatenate(([0], np.cumsum(length)))
+
+    def turn_time(until: Ints) -> Ints:
+        """All turns' time before ``until``."""
+        turn = np.searchsorted(turns.start, until, side="right") - 1
+        return np.where(turn < 0, 0, held[turn] + np.minimum(until - turns.start[turn], length[turn]))
+
+    silent: Bools = turn_time(word_start) - turn_time(since) < word_start - since
+    return silent & (since < word_start)
 
 
 def _overlap_regions(turns: TurnArrays) -> tuple[Ints, Ints]:

@@ -4,8 +4,10 @@ The rules are in `orchestrator.diarization.labels`; this module translates betwe
 `orchestrator.transcript.models`. Word labels come first and segments follow from them, so the two cannot
 disagree. A word never loses its text, place or times.
 
-Word times that were estimated (spread inside a line) can only give approximate labels near a change of
-speaker: pass ``times_estimated=True`` for wider smoothing, and keep the flag on the transcript.
+Word times that were estimated (spread inside a line) are a word or two off, so changes of speaker cut through
+sentences. Pass ``times_estimated=True``: changes then move to punctuation nearby
+(`orchestrator.diarization.punctuation`) and smoothing is wider. Labels stay approximate: keep the flag on the
+transcript.
 """
 
 from __future__ import annotations
@@ -21,12 +23,11 @@ from orchestrator.diarization.labels import (
     ESTIMATED,
     MEASURED,
     NO_SPEAKER,
-    Bools,
-    Ints,
     LabelRules,
     TurnArrays,
     label_arrays,
 )
+from orchestrator.diarization.punctuation import Bools, Ints, marks_after
 from orchestrator.transcript.models import Segment, Turn, Word
 
 SEGMENT_PAUSE_MS: Final = 1500
@@ -68,7 +69,7 @@ def label_words(
         exclusive: turns of which at most one is active at a time: they decide the speaker.
         turns: the full turns, which may overlap: they decide ``overlap``. None: the exclusive ones, so that
             no word is marked.
-        times_estimated: the words' times were spread inside a longer line.
+        times_estimated: the words' times were spread inside a longer line; changes move to punctuation.
         rules: other bounds than `MEASURED` or `ESTIMATED`.
     """
     turns = exclusive if turns is None else turns
@@ -80,6 +81,7 @@ def label_words(
         _turn_arrays(exclusive, index),
         _turn_arrays(turns, index),
         rules or (ESTIMATED if times_estimated else MEASURED),
+        marks_after(word.text for word in words) if times_estimated else None,
     )
     by_label = (*names, None)  # NO_SPEAKER, -1, is the last
     return tuple(

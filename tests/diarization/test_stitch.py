@@ -238,7 +238,8 @@ def word_lists(draw: st.DrawFn) -> list[Word]:
     for number in range(draw(st.integers(0, 12))):
         at = max(0, at + draw(st.integers(-60, 700)))
         length = draw(st.one_of(st.integers(0, 600), st.integers(0, 4000)))
-        words.append(word(at / 1000, (at + length) / 1000, f"w{number}"))
+        mark = draw(st.sampled_from(["", "", ",", "."]))
+        words.append(word(at / 1000, (at + length) / 1000, f"w{number}{mark}"))
         at += min(length, draw(st.integers(0, 4000)))
     return words
 
@@ -265,33 +266,38 @@ def shifted(spans: list, by_ms: int, from_ms: int = 0) -> list:  # type: ignore[
 
 
 @UNTIMED
-@given(word_lists(), turn_lists(), turn_lists(exclusive=False))
-def test_words_keep_text_order_and_times(words: list[Word], exclusive: list[Turn], full: list[Turn]) -> None:
-    stitched = [w for segment in stitch(words, exclusive, full) for w in segment.words]
+@given(word_lists(), turn_lists(), turn_lists(exclusive=False), st.booleans())
+def test_words_keep_text_order_and_times(
+    words: list[Word], exclusive: list[Turn], full: list[Turn], estimated: bool
+) -> None:
+    segments = stitch(words, exclusive, full, times_estimated=estimated)
+    stitched = [w for segment in segments for w in segment.words]
     assert [(w.text, w.start, w.end, w.confidence) for w in stitched] == [
         (w.text, w.start, w.end, w.confidence) for w in words
     ]
 
 
 @UNTIMED
-@given(word_lists(), turn_lists(), turn_lists(exclusive=False))
+@given(word_lists(), turn_lists(), turn_lists(exclusive=False), st.booleans())
 def test_labels_come_from_the_exclusive_turns(
-    words: list[Word], exclusive: list[Turn], full: list[Turn]
+    words: list[Word], exclusive: list[Turn], full: list[Turn], estimated: bool
 ) -> None:
     allowed = {t.speaker for t in exclusive} | {None}
-    for labelled in label_words(words, exclusive, full):
+    for labelled in label_words(words, exclusive, full, times_estimated=estimated):
         assert labelled.speaker in allowed
         assert (labelled.speaker_confidence is None) == (labelled.speaker is None)
         assert labelled.speaker_confidence is None or 0 <= labelled.speaker_confidence <= 1
 
 
 @UNTIMED
-@given(word_lists(), turn_lists(), turn_lists(exclusive=False), st.integers(0, 10_000_000))
+@given(word_lists(), turn_lists(), turn_lists(exclusive=False), st.integers(0, 10_000_000), st.booleans())
 def test_shifting_time_shifts_all(
-    words: list[Word], exclusive: list[Turn], full: list[Turn], by_ms: int
+    words: list[Word], exclusive: list[Turn], full: list[Turn], by_ms: int, estimated: bool
 ) -> None:
-    here = stitch(words, exclusive, full)
-    there = stitch(shifted(words, by_ms), shifted(exclusive, by_ms), shifted(full, by_ms))
+    here = stitch(words, exclusive, full, times_estimated=estimated)
+    there = stitch(
+        shifted(words, by_ms), shifted(exclusive, by_ms), shifted(full, by_ms), times_estimated=estimated
+    )
     assert len(here) == len(there)
     for a, b in zip(here, there, strict=True):
         assert (a.text, a.speaker) == (b.text, b.speaker)
@@ -301,9 +307,21 @@ def test_shifting_time_shifts_all(
 
 
 @UNTIMED
-@given(word_lists(), turn_lists(), turn_lists(exclusive=False), st.integers(0, 30), st.integers(0, 100_000))
+@given(
+    word_lists(),
+    turn_lists(),
+    turn_lists(exclusive=False),
+    st.integers(0, 30),
+    st.integers(0, 100_000),
+    st.booleans(),
+)
 def test_more_silence_changes_no_label(
-    words: list[Word], exclusive: list[Turn], full: list[Turn], which: int, more_ms: int
+    words: list[Word],
+    exclusive: list[Turn],
+    full: list[Turn],
+    which: int,
+    more_ms: int,
+    estimated: bool,
 ) -> None:
     # Lengthen one silence: a stretch without turns and words. Its length matters only to words in gaps, which
     # it moves away from an edge, so only words under a turn are kept.
@@ -313,9 +331,12 @@ def test_more_silence_changes_no_label(
     if not quiet:
         return
     cut = quiet[which % len(quiet)] + 1
-    before = label_words(words, exclusive, full)
+    before = label_words(words, exclusive, full, times_estimated=estimated)
     after = label_words(
-        shifted(words, more_ms, cut), shifted(exclusive, more_ms, cut), shifted(full, more_ms, cut)
+        shifted(words, more_ms, cut),
+        shifted(exclusive, more_ms, cut),
+        shifted(full, more_ms, cut),
+        times_estimated=estimated,
     )
     assert [(w.speaker, w.overlap, w.speaker_confidence) for w in before] == [
         (w.speaker, w.overlap, w.speaker_confidence) for w in after
