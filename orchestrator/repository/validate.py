@@ -159,7 +159,8 @@ def _load_check(repository: Path, manifest: Manifest, load: LoadCheck | None, sk
     try:
         load(repository, [model.name for model in manifest.models])
     except RuntimeFailure as error:
-        return Check(name, "failed", error.message)
+        log = "" if error.path is None else f" (log: {error.path})"
+        return Check(name, "failed", f"{error.message}{log}")
     return Check(name, "passed")
 
 

@@ -247,9 +247,13 @@ def test_a_model_that_does_not_load_ends_the_build_with_the_servers_reason(
     model.write_text(model.read_text().replace("def initialize(self, args):", _FAILS))
     plan = make_plan({"moonshine": "embedded"}, target=machine())  # type: ignore[arg-type]
     load = server_load_check(home, server_settings, SilentProgress())
-    with pytest.raises(errors.ReleaseInvalidError, match="the weights are of another kind"):
+    with pytest.raises(errors.ReleaseInvalidError, match="the weights are of another kind") as caught:
         Builder(home=home, models=models, load=load).build(plan)
     assert ReleaseStore(home).ids() == ()
+    log = home / "logs" / "load-check.log"
+    assert str(log) in caught.value.message
+    assert "the weights are of another kind" in log.read_text()
+    assert list((home / "run").iterdir()) == []
 
 
 _FAILS = """def initialize(self, args):
