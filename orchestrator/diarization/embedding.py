@@ -39,6 +39,7 @@ FRAME_SHIFT_MS: Final = 10.0
 MIN_FRAMES: Final = 25
 """Fewest frames that are embedded: 0.25 s. Less speech says next to nothing about a voice."""
 CHUNK_S: Final = 10.0
+_FIX: Final = "build the release again with `spark-speech build`"
 
 
 def load_network(folder: Path) -> nn.Module:
@@ -50,13 +51,13 @@ def load_network(folder: Path) -> nn.Module:
     code, weights = folder / NETWORK_FILE, folder / WEIGHTS_FILE
     spec = importlib.util.spec_from_file_location("orchestrator_campplus", code)
     if spec is None or spec.loader is None:
-        raise ModelLoadError(f"{code.name} is not Python code", path=code)
+        raise ModelLoadError(f"{code.name} is not Python code", path=code, fix=_FIX)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
         network: nn.Module = module.CAMPPlus(feat_dim=MEL_BINS, embedding_size=EMBEDDING_SIZE)
     except (OSError, SyntaxError, ImportError, AttributeError, TypeError) as error:
-        raise ModelLoadError(f"the network's code cannot be used: {error}", path=code) from error
+        raise ModelLoadError(f"the network's code cannot be used: {error}", path=code, fix=_FIX) from error
     try:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         # CAM++ ends with a batch normalisation. The code at hand adds a ReLU, which the weights were not
@@ -64,7 +65,7 @@ def load_network(folder: Path) -> nn.Module:
         dense: Any = network.get_submodule("xvector.dense")
         dense.nonlinear = dense.nonlinear.batchnorm
     except (OSError, EOFError, RuntimeError, TypeError, AttributeError, pickle.UnpicklingError) as error:
-        raise ModelLoadError(f"the weights cannot be loaded: {error}", path=weights) from error
+        raise ModelLoadError(f"the weights cannot be loaded: {error}", path=weights, fix=_FIX) from error
     return network.eval()
 
 

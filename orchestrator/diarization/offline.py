@@ -43,7 +43,11 @@ def build_pipeline(folder: Path, parameters: DiarizerParameters) -> SpeakerDiari
             )
     segmentation = Model.from_pretrained(folder / SEGMENTATION_FILE)
     if segmentation is None:  # pyannote's answer for a hub model that cannot be had
-        raise ModelLoadError("the segmentation model cannot be loaded", path=folder / SEGMENTATION_FILE)
+        raise ModelLoadError(
+            "the segmentation model cannot be loaded",
+            path=folder / SEGMENTATION_FILE,
+            fix="build the release again with `spark-speech build`",
+        )
     pipeline = SpeakerDiarization(
         segmentation=segmentation,
         segmentation_step=parameters.step,

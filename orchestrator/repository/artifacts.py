@@ -105,6 +105,7 @@ class Resolver:
             raise ArtifactError(
                 f"the weights of {plan.name} hold {', '.join(taken)}, a name the release needs",
                 model=plan.name,
+                fix="rename that file in the source",
             )
         if (checkpoint := resolved.files.get(f"model{NEMO_SUFFIX}")) is not None:
             _check_nemo(checkpoint.path, plan)
@@ -164,7 +165,9 @@ class Resolver:
             path = path.expanduser().absolute()
         except RuntimeError as error:
             raise ArtifactNotFoundError(
-                f"{path} has no home folder to start from", model=kind.name
+                f"{path} has no home folder to start from",
+                model=kind.name,
+                fix="write the whole path",
             ) from error
         if not path.exists():
             raise ArtifactNotFoundError(
@@ -173,7 +176,10 @@ class Resolver:
         if path.is_file():
             if len(kind.artifacts) != 1:
                 raise ArtifactError(
-                    f"{kind.name} needs a folder, {path} is a file", model=kind.name, path=path
+                    f"{kind.name} needs a folder, {path} is a file",
+                    model=kind.name,
+                    fix=f"name the folder that holds it, or --model {kind.name}=embedded",
+                    path=path,
                 )
             chosen = {kind.artifacts[0]: path}
         else:
@@ -240,12 +246,20 @@ def choose(kind: ModelKind, paths: Iterable[PurePosixPath], source: str) -> dict
     """
     paths = list(paths)
     if unsafe := [path.as_posix() for path in paths if path.is_absolute() or ".." in path.parts]:
-        raise ArtifactError(f"{source} holds a file outside itself: {unsafe[0]}", model=kind.name)
+        raise ArtifactError(
+            f"{source} holds a file outside itself: {unsafe[0]}",
+            model=kind.name,
+            fix="do not trust that source; name another one",
+        )
     visible = [path for path in paths if not any(part.startswith((".", "__")) for part in path.parts)]
     if not kind.artifacts:
         chosen = {path.as_posix(): path for path in visible if path.suffix.lower() not in _NOT_WEIGHTS}
         if not chosen:
-            raise ArtifactNotFoundError(f"{source} holds no files for {kind.name}", model=kind.name)
+            raise ArtifactNotFoundError(
+                f"{source} holds no files for {kind.name}",
+                model=kind.name,
+                fix="name a source that holds its weights",
+            )
         return chosen
     result: dict[str, PurePosixPath] = {}
     for name in kind.artifacts:

@@ -19,6 +19,7 @@ from orchestrator.repository.hub import Hub
 from orchestrator.repository.manifest import FileEntry, Manifest, ModelEntry
 from orchestrator.repository.plan import BuildPlan, version_folder
 from orchestrator.repository.release import Release, ReleaseStore
+from orchestrator.repository.sources import LocalSource
 from orchestrator.repository.storage import storage_errors
 from orchestrator.repository.validate import Check, LoadCheck, outcomes, validate
 
@@ -91,7 +92,10 @@ class Builder:
         with store.locked(wait_s=LOCK_WAIT_S, on_wait=self._say_waiting):
             blobs.sweep()
             resolver = self._resolver(blobs)
-            resolved = [resolver.resolve(model) for model in plan.models]
+            # What lies here first: a path that is wrong is told before anything is downloaded.
+            near_first = sorted(plan.models, key=lambda model: not isinstance(model.source, LocalSource))
+            found = {model.name: resolver.resolve(model) for model in near_first}
+            resolved = [found[model.name] for model in plan.models]
             files = self._files(resolved, blobs)
             manifest = make_manifest(plan, resolved, files, versions)
             result = self._reuse(store, manifest) or self._publish(store, manifest, files)

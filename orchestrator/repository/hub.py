@@ -100,7 +100,12 @@ class Hub:
                 timeout=TIMEOUT_S,
             )
         if info.sha is None:
-            raise ArtifactError(f"the hub names no commit for {source}", host=self._host, model=model)
+            raise ArtifactError(
+                f"the hub names no commit for {source}",
+                host=self._host,
+                model=model,
+                fix="name one: --model NAME=ID@<revision>",
+            )
         files = tuple(
             HubFile(
                 path=item.rfilename,

@@ -49,7 +49,11 @@ def probe(host: str, http_port: int, *, timeout_s: float = 5.0) -> ServerHealth:
         rows = json.loads(body) if status == http.client.OK else []
         return ServerHealth(ready == http.client.OK, tuple(_model(row) for row in rows if row.get("state")))
     except TimeoutError as error:
-        raise RequestTimeoutError(f"the server did not answer within {timeout_s:g} s", host=where) from error
+        raise RequestTimeoutError(
+            f"the server did not answer within {timeout_s:g} s",
+            host=where,
+            fix="try again; if it stays so, restart it: `spark-speech down`, `spark-speech up`",
+        ) from error
     except (OSError, http.client.HTTPException, ValueError, AttributeError, TypeError) as error:
         raise ServerUnavailableError(
             f"no tritonserver answers: {error}", host=where, fix="start one with `spark-speech up`"

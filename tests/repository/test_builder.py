@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator import resources
-from orchestrator.errors import MissingDependencyError, ReleaseInvalidError, ServerStartError
+from orchestrator.errors import (
+    ArtifactNotFoundError,
+    MissingDependencyError,
+    ReleaseInvalidError,
+    ServerStartError,
+)
 from orchestrator.repository import builder as builders
 from orchestrator.repository.builder import Builder, BuildResult, HubAccess
 from orchestrator.repository.plan import ModelOptions, make_plan
@@ -111,6 +116,16 @@ def test_a_release_that_does_not_load_is_not_published(build: Build, tmp_path: P
     store = ReleaseStore(tmp_path / "home")
     assert store.ids() == ()
     assert store.current_id() is None
+
+
+def test_a_wrong_path_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+    models = {"diarizer": "org/diarizer", "parakeet": str(tmp_path / "away.nemo")}
+    plan = make_plan(models, target=machine())  # type: ignore[arg-type]
+    builder = Builder(
+        home=tmp_path / "home", models=resources.model_repository(), hub=HubAccess(offline=True)
+    )
+    with pytest.raises(ArtifactNotFoundError, match=r"away\.nemo"):
+        builder.build(plan)
 
 
 def test_an_unloaded_release_is_loaded_once_a_server_is_there(build: Build) -> None:
