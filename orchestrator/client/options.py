@@ -57,7 +57,10 @@ class TranscribeOptions(BaseModel):
         if high is not None and low > high:
             raise ValueError(f"min_speakers {low} is more than max_speakers {high}")
         if self.num_speakers is not None and not low <= self.num_speakers <= (high or self.num_speakers):
-            raise ValueError(f"num_speakers {self.num_speakers} is outside min_speakers and max_speakers")
+            raise ValueError(
+                f"num_speakers {self.num_speakers} is not within min_speakers {low} and "
+                f"max_speakers {high or 'any'}"
+            )
         return self
 
     @classmethod
@@ -73,7 +76,13 @@ class TranscribeOptions(BaseModel):
             first = error.errors(include_url=False)[0]
             name = ".".join(str(part) for part in first["loc"])
             reason = first["msg"].removeprefix("Value error, ")
+            if not name:
+                raise ConfigurationError(f"{reason}.", fix="give numbers that fit each other.") from error
+            if first["type"] == "extra_forbidden":
+                raise ConfigurationError(
+                    f"transcribe has no argument {name}.",
+                    fix=f"the arguments are: {', '.join(cls.model_fields)}.",
+                ) from error
             raise ConfigurationError(
-                f"transcribe cannot work with {name + ': ' if name else ''}{reason}.",
-                fix=f"the arguments are: {', '.join(cls.model_fields)}.",
+                f"transcribe cannot work with this {name}: {reason}.", fix="correct it, or leave it out."
             ) from error

@@ -91,7 +91,9 @@ def read(path: Path) -> Checkpoint:
             f"There is no checkpoint {path}.", fix="check the path, or build the release again.", path=path
         ) from error
     except _BROKEN as error:
-        raise ModelLoadError(f"{path} cannot be read: {error}.", fix=_FIX_BROKEN, path=path) from error
+        raise ModelLoadError(
+            f"{path} cannot be read: {_reason(error)}.", fix=_FIX_BROKEN, path=path
+        ) from error
     checkpoint = _interpret(path, config, compressed=compressed)
     wanted = [WEIGHTS_NAME, *_artifacts(config.get("tokenizer"))]
     if missing := [name for name in wanted if name not in members]:
@@ -114,7 +116,9 @@ def unpack(path: Path, folder: Path, *, weights: bool) -> None:
             ]
             archive.extractall(folder, members=members, filter="data")
     except _BROKEN as error:
-        raise ModelLoadError(f"{path} cannot be unpacked: {error}.", fix=_FIX_BROKEN, path=path) from error
+        raise ModelLoadError(
+            f"{path} cannot be unpacked: {_reason(error)}.", fix=_FIX_BROKEN, path=path
+        ) from error
 
 
 def open_weights(path: Path) -> tuple[tarfile.TarFile, IO[bytes]]:
@@ -125,6 +129,11 @@ def open_weights(path: Path) -> tuple[tarfile.TarFile, IO[bytes]]:
             return archive, file
     archive.close()
     raise ModelLoadError(f"{path} lacks {WEIGHTS_NAME}.", fix=_FIX_BROKEN, path=path)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line: of a file that is no tar at all, the others say so for each way of compression."""
+    return str(error).partition("\n")[0].rstrip(".:")
 
 
 def _plain_name(name: str) -> str:

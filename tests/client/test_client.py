@@ -377,6 +377,7 @@ def test_a_model_that_is_not_loaded(fake: Any, client: Any, tools: Any) -> None:
         {"num_speakers": 0},
         {"min_speakers": 3, "max_speakers": 2},
         {"num_speakers": 5, "max_speakers": 2},
+        {"num_speakers": 2, "min_speakers": 3},
         {"timeout": 0},
         {"channels": "left"},
         {"model_version": "x"},
@@ -384,8 +385,9 @@ def test_a_model_that_is_not_loaded(fake: Any, client: Any, tools: Any) -> None:
     ],
 )
 def test_options_that_make_no_sense(client: Any, tools: Any, options: Any) -> None:
-    with pytest.raises(ConfigurationError, match=next(iter(options)).split("_")[-1]):
+    with pytest.raises(ConfigurationError, match=next(iter(options)).split("_")[-1]) as caught:
         client.transcribe(tools.spoken("it was"), **options)
+    assert ("the arguments are" in (caught.value.fix or "")) == ("speakers" in options)
 
 
 @pytest.mark.parametrize("url", ["localhost", "http://localhost:8000", ":8001", "host:port"])

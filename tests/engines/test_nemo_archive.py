@@ -173,6 +173,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ModelLoadError) as caught:
         nemo_archive.read(path)
     assert str(path) in str(caught.value)
+    assert "\n" not in caught.value.message
 
 
 @pytest.mark.parametrize("mode", ["w:", "w:gz"])
