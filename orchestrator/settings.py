@@ -141,6 +141,55 @@ class ClientSettings(_Section):
         return self
 
 
+class GatewaySettings(_Section):
+    """`spark-speech gateway`: the HTTP service in front of Triton."""
+
+    host: str = "127.0.0.1"
+    http_port: Port = 9000
+    max_upload_bytes: int = Field(default=512 * 1024**2, gt=0)
+    max_duration_s: float = Field(default=4 * 3600.0, gt=0)
+    """Of one recording; ``audio.max_duration_s`` holds as well."""
+    upload_timeout_s: float = Field(default=300.0, gt=0)
+    """For a request's body to arrive, first to last byte."""
+    max_requests: int = Field(default=16, ge=1)
+    """Transcriptions in work at once, uploads included; more are refused."""
+    drain_timeout_s: float = Field(default=60.0, ge=0)
+    """What running requests get to finish when the gateway is told to stop."""
+    api_key_hashes: tuple[str, ...] = ()
+    """Lower-case hex sha256 of each key that may use the service; empty: no key is asked for."""
+    cors_origins: tuple[str, ...] = ()
+    """Web origins whose pages may call the service (``https://host[:port]``)."""
+    tls_certfile: AbsolutePath | None = None
+    tls_keyfile: AbsolutePath | None = None
+    tls_client_ca: AbsolutePath | None = None
+    """Certificates that clients must be signed by; None: clients need none."""
+
+    @field_validator("api_key_hashes")
+    @classmethod
+    def _sha256(cls, hashes: tuple[str, ...]) -> tuple[str, ...]:
+        lowered = tuple(value.lower() for value in hashes)
+        if any(len(value) != 64 or set(value) - set("0123456789abcdef") for value in lowered):
+            raise ValueError("each must be the sha256 of a key in hex (64 digits), not the key itself")
+        return lowered
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if origin != f"{parts.scheme}://{parts.netloc}" or parts.scheme not in ("http", "https"):
+                raise ValueError("each must be an origin such as https://example.org, without a path")
+        return origins
+
+    @model_validator(mode="after")
+    def _tls(self) -> GatewaySettings:
+        if (self.tls_certfile is None) != (self.tls_keyfile is None):
+            raise ValueError("tls_certfile and tls_keyfile belong together")
+        if self.tls_client_ca is not None and self.tls_certfile is None:
+            raise ValueError("tls_client_ca needs tls_certfile and tls_keyfile")
+        return self
+
+
 class Settings(BaseSettings):
     """All settings. `load` gathers them; constructing one reads neither files nor the environment."""
 
@@ -151,6 +200,7 @@ class Settings(BaseSettings):
     build: BuildSettings = BuildSettings()
     audio: AudioSettings = AudioSettings()
     client: ClientSettings = ClientSettings()
+    gateway: GatewaySettings = GatewaySettings()
 
     @classmethod
     def settings_customise_sources(

@@ -23,7 +23,19 @@ from orchestrator.errors import SpeechError
 from orchestrator.settings import Settings
 from orchestrator.settings_sources import known_keys
 
-VERBS: Final = ("demo", "build", "up", "down", "status", "transcribe", "doctor", "engines", "bench", "config")
+VERBS: Final = (
+    "demo",
+    "build",
+    "up",
+    "down",
+    "status",
+    "gateway",
+    "transcribe",
+    "doctor",
+    "engines",
+    "bench",
+    "config",
+)
 """Modules of `orchestrator.cli`, each with a ``register(app)``, in the order that ``--help`` lists them."""
 
 INTERRUPTED: Final = 130

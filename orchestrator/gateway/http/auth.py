@@ -1,0 +1,41 @@
+"""API keys as Bearer tokens (RFC 6750), checked before anything of a body is read."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from orchestrator.gateway.http.errors import ApiError, response
+from orchestrator.gateway.http.state import NOTE
+from orchestrator.gateway.keys import ApiKeys
+
+OPEN_PATHS: Final = ("/v1/health/live", "/v1/health/ready")
+"""Answered without a key: load balancers have none."""
+
+
+class Authenticate:
+    """ASGI middleware that refuses callers without a key, where keys are configured."""
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection's scope, as ASGI has it."""
+        if scope["type"] != "http" or not self._keys.required or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._keys.accepts(key.strip().encode("latin-1")):
+            await self._app(scope, receive, send)
+            return
+        error = ApiError(
+            "A valid API key is needed: send it as 'Authorization: Bearer KEY'.",
+            status=401,
+            code="invalid_api_key",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+        scope[NOTE].error = error.code
+        await response(error)(scope, receive, send)

@@ -1,0 +1,69 @@
+"""The gateway's figures for Prometheus, in a registry of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_LATENCY_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_REAL_TIME: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class GatewayMetrics:
+    """Counters and histograms of one gateway; labels never hold what a caller chose freely."""
+
+    def __init__(self, in_flight: Callable[[], float]) -> None:
+        """Make the registry.
+
+        Args:
+            in_flight: how many transcriptions are in work, asked at each scrape.
+        """
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter(
+            "spark_speech_gateway_requests",
+            "Requests answered.",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self.latency = Histogram(
+            "spark_speech_gateway_request_seconds",
+            "From a request's head to the last byte of its answer.",
+            ("route",),
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+        self.errors = Counter(
+            "spark_speech_gateway_errors",
+            "Requests that failed, by kind.",
+            ("kind",),
+            registry=self.registry,
+        )
+        self.audio_seconds = Counter(
+            "spark_speech_gateway_audio_seconds", "Audio transcribed.", registry=self.registry
+        )
+        self.real_time_factor = Histogram(
+            "spark_speech_gateway_real_time_factor",
+            "Time of a transcription, upload not counted, over the duration of its audio.",
+            buckets=_REAL_TIME,
+            registry=self.registry,
+        )
+        Gauge(
+            "spark_speech_gateway_in_flight",
+            "Transcriptions in work, uploads included.",
+            registry=self.registry,
+        ).set_function(in_flight)
+
+    def transcribed(self, audio_s: float, took_s: float) -> None:
+        """Count one transcription of ``audio_s`` seconds of audio that took ``took_s``."""
+        self.audio_seconds.inc(audio_s)
+        if audio_s > 0:
+            self.real_time_factor.observe(took_s / audio_s)
+
+    def text(self) -> bytes:
+        """Everything in Prometheus's text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,130 @@
+"""What all protocols of the gateway ask for, and `TritonService`, which answers through the client library.
+
+Protocols know only `SpeechService`, so tests and other upstreams can stand in for Triton.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from orchestrator.client import AsyncSpeechClient, ModelCard
+from orchestrator.client.routing import AUTO
+from orchestrator.contract import Task
+from orchestrator.errors import ModelNotFoundError, ModelNotReadyError
+from orchestrator.settings import Settings
+from orchestrator.transcript.models import Transcript
+
+Speakers = Literal["none", "if possible", "required"]
+"""Whether a transcript names speakers; ``if possible``: where the server has a diarizer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked of one recording.
+
+    Attributes:
+        model: the name of an engine or a model, or ``auto``.
+        language: BCP-47 tag; None lets the engine decide.
+        speakers: see `Speakers`.
+        num_speakers: how many speakers there are, where that is known.
+    """
+
+    model: str = AUTO
+    language: str | None = None
+    speakers: Speakers = "none"
+    num_speakers: int | None = None
+
+
+class SpeechService(Protocol):
+    """Recordings in, transcripts out; methods raise the project's errors only."""
+
+    async def models(self) -> tuple[ModelCard, ...]:
+        """Every model of the upstream, ready or not."""
+
+    async def check_ready(self) -> None:
+        """Return if a recording sent now can be recognised.
+
+        Raises:
+            ServerUnavailableError: the upstream does not answer.
+            ModelNotReadyError: it answers, but is not ready or has no recogniser that is.
+        """
+
+    async def transcribe(self, recording: Path, job: Job) -> Transcript:
+        """Transcribe one file. Cancelling this cancels the requests to the upstream."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
+def recognisers(cards: tuple[ModelCard, ...]) -> list[ModelCard]:
+    """The cards of recognisers that are ready, the preferred one first."""
+    able = [card for card in cards if card.ready and card.task is Task.RECOGNIZE]
+    return sorted(able, key=lambda card: (card.rank, card.name))
+
+
+class TritonService:
+    """`SpeechService` over one Triton server. Use it on one asyncio event loop."""
+
+    def __init__(self, settings: Settings, url: str | None = None) -> None:
+        """Make a client of ``url`` (``settings.client.url`` if left out); nothing is connected yet.
+
+        Recordings are bounded by the stricter of ``settings.audio`` and ``settings.gateway``.
+
+        Raises:
+            ConfigurationError: ``url`` is not an address.
+        """
+        limits = settings.audio.model_copy(
+            update={
+                "max_duration_s": min(settings.audio.max_duration_s, settings.gateway.max_duration_s),
+                "max_bytes": min(settings.audio.max_bytes, settings.gateway.max_upload_bytes),
+            }
+        )
+        self._client = AsyncSpeechClient(url, settings=settings.model_copy(update={"audio": limits}))
+
+    @property
+    def host(self) -> str:
+        """The upstream, ``host:port``."""
+        return self._client.host
+
+    async def models(self) -> tuple[ModelCard, ...]:
+        """See `SpeechService.models`."""
+        return await self._client.models()
+
+    async def check_ready(self) -> None:
+        """See `SpeechService.check_ready`."""
+        status = await self._client.server_status()
+        if not status.ready or not recognisers(await self._client.models()):
+            missing = "has no recogniser that is ready" if status.ready else "is not ready"
+            raise ModelNotReadyError(
+                f"The server at {self.host} {missing}.",
+                fix="wait until its models are loaded, or see `spark-speech status`.",
+                host=self.host,
+            )
+
+    async def transcribe(self, recording: Path, job: Job) -> Transcript:
+        """See `SpeechService.transcribe`."""
+        diarize = job.speakers != "none"
+        if diarize and not await self._has_diarizer():
+            if job.speakers == "required":
+                raise ModelNotFoundError(
+                    f"The server at {self.host} has no diarizer that is ready, so speakers cannot be named.",
+                    fix="ask for a format without speakers, or serve a release with the diarizer.",
+                    host=self.host,
+                )
+            diarize = False
+        return await self._client.transcribe(
+            recording,
+            engine=job.model,
+            language=job.language,
+            diarize=diarize,
+            num_speakers=job.num_speakers if diarize else None,
+        )
+
+    async def _has_diarizer(self) -> bool:
+        return any(card.ready and card.task is Task.DIARIZE for card in await self.models())
+
+    async def close(self) -> None:
+        """See `SpeechService.close`."""
+        await self._client.close()
