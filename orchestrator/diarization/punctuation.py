@@ -120,6 +120,7 @@ def move_changes(
         gaps[at] - gaps[np.minimum(changes[:, None] + 1, at)],
     )
     named = (speaker[changes - 1] >= 0) & (speaker[changes] >= 0)
+    # No mark, or out of reach: dearer than to stay, so never taken; left out, the paths below are few.
     moves = inside & named[:, None] & (crossed == 0) & (marks[at - 1] != NO_MARK) & (handed <= rules.reach_ms)
     moves[:, rules.max_words] = True  # to stay is always possible
     price = np.array([rules.reach_ms, rules.clause_ms, 0])
