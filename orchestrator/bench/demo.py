@@ -52,6 +52,13 @@ def _timed(engine: str, home: Path) -> Row:
     )
     wall_s = time.perf_counter() - begin
     if ended.returncode != 0:
-        raise RuntimeFailure(f"the demo failed: {ended.stderr.strip()[-500:]}", fix="run `spark-speech demo`")
+        raise RuntimeFailure(f"the demo failed: {_reason(ended.stdout)}", fix="run `spark-speech demo`")
     steps: dict[str, float] = json.loads(ended.stdout)["seconds"]
     return {"wall_s": round(wall_s, 1), **steps}
+
+
+def _reason(output: str) -> str:
+    try:
+        return str(json.loads(output)["message"])
+    except (ValueError, TypeError, KeyError):
+        return "it printed no reason"

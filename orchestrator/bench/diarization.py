@@ -12,17 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import soundfile
-import soxr
-from numpy.typing import NDArray
-
+from orchestrator import audio
 from orchestrator.bench.recordings import Recording, packaged
 from orchestrator.bench.report import Cell
 from orchestrator.contract import SAMPLE_RATE_HZ
 from orchestrator.diarization.parameters import DEFAULTS, DiarizerParameters
 from orchestrator.diarization.pyannote_import import import_pyannote
-from orchestrator.errors import AudioDecodeError, TranscriptFormatError
+from orchestrator.errors import TranscriptFormatError
 from orchestrator.progress import ProgressReporter, SilentProgress
 
 Span = tuple[float, float, str | int]
@@ -72,7 +68,7 @@ def run(
     task = (progress or SilentProgress()).task("diarization", total=len(chosen))
     rows: list[dict[str, Cell]] = []
     for done, recording in enumerate(chosen, start=1):
-        samples = _samples(recording.audio)
+        samples = audio.decode(recording.audio).samples[0]
         begin = time.perf_counter()
         turns = diarizer.diarize(samples).turns
         wall_s = time.perf_counter() - begin
@@ -125,21 +121,14 @@ def _reference(recording: Recording, duration_s: float) -> tuple[Any, Any]:
 
     turns = list(load_rttm(recording.rttm).values()) if recording.rttm else []  # type: ignore[no-untyped-call]
     if not turns:
-        raise TranscriptFormatError("the reference has no turns", path=recording.rttm)
+        raise TranscriptFormatError(
+            f"{recording.name} has no reference turns",
+            path=recording.rttm,
+            fix="name an RTTM file with turns in the manifest",
+        )
     uem = recording.audio.with_suffix(".uem")
     if uem.is_file():
         regions = list(load_uem(uem).values())  # type: ignore[no-untyped-call]
         if regions:
             return turns[0], regions[0]
     return turns[0], Timeline([Segment(0.0, duration_s)])
-
-
-def _samples(audio: Path) -> NDArray[np.float32]:
-    try:
-        samples, rate = soundfile.read(audio, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise AudioDecodeError(f"{audio.name} cannot be read: {error}", path=audio) from error
-    mono = samples.mean(axis=1)
-    if rate != SAMPLE_RATE_HZ:
-        mono = soxr.resample(mono, rate, SAMPLE_RATE_HZ)
-    return np.ascontiguousarray(mono, dtype=np.float32)

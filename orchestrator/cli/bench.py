@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -126,14 +126,15 @@ def stitching(as_json: JsonFlag = False) -> None:
 
 
 def demo(
-    engine: Annotated[str, typer.Option(help="moonshine or parakeet.")] = "moonshine",
+    engine: Annotated[Literal["moonshine", "parakeet"], typer.Option(help="The recogniser.")] = "moonshine",
     as_json: JsonFlag = False,
 ) -> None:
     """Wall time of the demo from an empty home, and again with everything in place."""
     from orchestrator.bench import demo as bench
     from orchestrator.progress import RichProgress
+    from orchestrator.runtime.process import ending_on_termination
 
-    with RichProgress() as progress:
+    with ending_on_termination(), RichProgress() as progress:
         report = bench.run(engine, progress=progress)
     _show(report, as_json=as_json)
 
