@@ -242,6 +242,13 @@ def test_a_pause_under_a_turn_is_no_silent_gap() -> None:
     assert texts(1.3) == ["it was fine. And then", "they went"]
 
 
+def test_silence_before_the_line_is_no_gap_inside_it() -> None:
+    words = line("it was fine. And then they went", start=10)
+    turns = [Turn(start=10, end=11.25, speaker="ann"), Turn(start=11.25, end=12, speaker="bob")]
+    texts = [segment.text for segment in stitch(words, turns, times_estimated=True)]
+    assert texts == ["it was fine.", "And then they went"]
+
+
 def test_speakers_are_named_in_the_order_of_the_turns_not_of_the_words() -> None:
     turns = name_turns([SpeakerTurn(0, 400, 0), SpeakerTurn(1000, 2000, 1)])
     segments = stitch(line("Hello there.", start=1.0), turns, times_estimated=True)
