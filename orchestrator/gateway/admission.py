@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from time import monotonic
 from typing import Final
 
@@ -24,6 +24,7 @@ class Admission:
         self._running = 0
         self._mean_s = 1.0
         self._draining = False
+        self._patient: set[asyncio.Timeout] = set()
         self.expired = asyncio.Event()
         """Set when running jobs must end now, with an error that says so."""
 
@@ -65,11 +66,35 @@ class Admission:
             self._running -= 1
             self._mean_s += _SMOOTHING * (monotonic() - started - self._mean_s)
 
+    @asynccontextmanager
+    async def until_expired(self) -> AsyncIterator[None]:
+        """Cancel the block when running jobs must end.
+
+        Raises:
+            ServerUnavailableError: it was cancelled for that.
+        """
+        try:
+            async with asyncio.timeout(0 if self.expired.is_set() else None) as patience:
+                self._patient.add(patience)
+                try:
+                    yield
+                finally:
+                    self._patient.discard(patience)
+        except TimeoutError as error:
+            if not self.expired.is_set():  # one from inside the block
+                raise
+            raise stopping() from error
+
     def drain(self, limit_s: float) -> None:
-        """Take no new work; ``limit_s`` seconds from now, set `expired`. Call it on the event loop."""
+        """Take no new work; after ``limit_s`` seconds, running jobs must end. Call it on the event loop."""
         if not self._draining:
             self._draining = True
-            asyncio.get_running_loop().call_later(limit_s, self.expired.set)
+            asyncio.get_running_loop().call_later(limit_s, self._expire)
+
+    def _expire(self) -> None:
+        self.expired.set()
+        for patience in self._patient:
+            patience.reschedule(asyncio.get_running_loop().time())
 
 
 def stopping() -> ServerUnavailableError:

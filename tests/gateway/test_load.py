@@ -155,6 +155,18 @@ def test_who_is_not_done_at_the_end_is_told(gateway: Any, tools: Any, stream: st
     assert gateway.uploads == []
 
 
+def test_who_is_still_sending_at_the_end_is_told(gateway: Any, tools: Any) -> None:
+    async def scene() -> None:
+        sending = Uploader(gateway, tools)
+        await until(lambda: gateway.uploads)
+        gateway.shared.admission.drain(0.01)
+        await sending.task
+        assert sending.reply.status == 503
+
+    asyncio.run(scene())
+    assert gateway.uploads == []
+
+
 def test_a_long_stream_says_that_it_lives(gateway: Any, tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio, "HEAD_START_S", 0.01)
     monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.02)

@@ -72,7 +72,8 @@ async def translations() -> Response:
 
 async def _receive(request: Request, shared: Shared) -> Form:
     limits = FormLimits(shared.settings.max_upload_bytes, shared.settings.upload_timeout_s)
-    return await form.receive(request.headers, request.stream(), shared.spool, limits)
+    async with shared.admission.until_expired():
+        return await form.receive(request.headers, request.stream(), shared.spool, limits)
 
 
 async def _transcribe(shared: Shared, note: Note, sent: Form, asked: TranscriptionRequest) -> Transcript:
