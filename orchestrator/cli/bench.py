@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from orchestrator.cli.common import JsonFlag, emit, settings_of
+from orchestrator.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from orchestrator.bench.report import Report
@@ -67,13 +68,21 @@ def overhead(
     from orchestrator import audio
     from orchestrator.bench import overhead as bench
     from orchestrator.bench.recordings import packaged
-    from orchestrator.contract import SAMPLE_RATE_HZ
+    from orchestrator.contract import SAMPLE_RATE_HZ, Task
     from orchestrator.engines import EngineSource, load
     from orchestrator.progress import RichProgress
     from orchestrator.repository.plan import version_folder
 
     settings = settings_of(ctx)
     found = _release(settings, release)
+    recognisers = [model.name for model in found.manifest.models if model.task == Task.RECOGNIZE]
+    if engine not in recognisers:
+        raise ConfigurationError(
+            f"release {found.id[:16]} has no recogniser {engine!r}",
+            fix=f"use --engine {' or '.join(recognisers)}"
+            if recognisers
+            else "build one with `spark-speech build`",
+        )
     # The call begins to be lively after 6.5 s.
     begin = int(6.5 * SAMPLE_RATE_HZ)
     speech = audio.decode(packaged().audio).samples[0][begin : begin + int(seconds * SAMPLE_RATE_HZ)]
@@ -119,7 +128,10 @@ def stitching(as_json: JsonFlag = False) -> None:
         title="Stitching words with turns",
         command="spark-speech bench stitching",
         rows=bench.run(),
-        notes=("array core: labels from arrays; transcript: with an object built for every word.",),
+        notes=(
+            "array core: labels from arrays; estimated: and changes moved to punctuation; "
+            "transcript: with an object built for every word.",
+        ),
         versions=versions(("numpy", "pydantic")),
     )
     _show(report, as_json=as_json)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from orchestrator.errors import AlreadyRunningError
 from orchestrator.progress import ProgressReporter
 from orchestrator.repository.release import Release
 from orchestrator.runtime.ports import free_ports
@@ -25,6 +26,7 @@ def temporary_server(
     Its state and logs are in ``<home>/<name>``; only the cache of compiled GPU code is shared.
 
     Raises:
+        AlreadyRunningError: another process has one of this name.
         ServerStartError: a model failed or the server was not ready in time; nothing is left of it.
     """
     home = settings.paths.home
@@ -41,7 +43,11 @@ def temporary_server(
         progress=progress,
     )
     try:
-        server.start()
+        try:
+            server.start()
+        except AlreadyRunningError as error:
+            error.fix = f"wait until the other {name} has ended"
+            raise
         yield server
     finally:
         task = progress.task("Stopping tritonserver")

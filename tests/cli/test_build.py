@@ -100,3 +100,12 @@ def test_a_hub_that_must_not_be_asked_is_a_clear_failure(
     failure = run_json(capsys, "build", "--model", "parakeet=org/model", "--no-load-check", code=1)
     assert failure["error"] == "HubUnreachableError"
     assert "embedded" in failure["fix"]
+
+
+def test_a_recogniser_that_the_release_lacks_is_told_before_a_server_starts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_json(capsys, *BUILD)
+    failure = run_json(capsys, "bench", "overhead", "--engine", "moonshine", code=2)
+    assert "'moonshine'" in failure["message"]
+    assert failure["fix"] == "use --engine parakeet"
