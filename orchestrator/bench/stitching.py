@@ -1,7 +1,8 @@
 """How fast words are given their speakers, and how the time grows.
 
-Two costs apart: ``array core`` is `label_arrays` alone; ``transcript`` is `stitch` as the client calls it,
-with a pydantic object built for every word and segment.
+Costs apart: ``array core`` is `label_arrays` alone, for measured word times; ``estimated`` is the same where
+changes of speaker also move to punctuation, with reading the marks from the words; ``transcript`` is `stitch`
+as the client calls it, with a pydantic object built for every word and segment.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Final
 import numpy as np
 
 from orchestrator.bench.report import Row
-from orchestrator.diarization.labels import TurnArrays, label_arrays
+from orchestrator.diarization.labels import ESTIMATED, TurnArrays, label_arrays
+from orchestrator.diarization.punctuation import marks_after
 from orchestrator.diarization.stitch import stitch
 from orchestrator.transcript.models import Turn, Word
 
@@ -52,7 +54,7 @@ def run(scales: Sequence[int] = (1, 2, 4), repeats: int = 5) -> list[Row]:
     Rows: ``what, hours, words, turns, seconds, growth`` with ``growth`` the time relative to the first scale.
     """
     rows: list[Row] = []
-    for what, measure in (("array core", _core), ("transcript", _transcript)):
+    for what, measure in (("array core", _core), ("estimated", _estimated), ("transcript", _transcript)):
         base = 0.0
         for scale in scales:
             words, turns = WORDS_PER_DAY * scale, TURNS_PER_DAY * scale
@@ -75,6 +77,16 @@ def run(scales: Sequence[int] = (1, 2, 4), repeats: int = 5) -> list[Row]:
 def _core(words: int, turns: int) -> Callable[[], object]:
     spoken, exclusive, full = conversation(words, turns)
     return lambda: label_arrays(spoken.start, spoken.end, exclusive, full)
+
+
+def _estimated(words: int, turns: int) -> Callable[[], object]:
+    spoken, exclusive, full = conversation(words, turns)
+    texts = ["word." if index % 12 == 0 else "word" for index in range(words)]  # a sentence of 12 words
+
+    def job() -> object:
+        return label_arrays(spoken.start, spoken.end, exclusive, full, ESTIMATED, marks_after(texts))
+
+    return job
 
 
 def _transcript(words: int, turns: int) -> Callable[[], object]:

@@ -85,7 +85,8 @@ def plan(samples: Samples, max_window_s: float, overlap_s: float) -> tuple[Windo
     total = len(samples)
     if total <= longest:
         return (Window(0, total, 0),)
-    overlap = min(int(overlap_s * SAMPLE_RATE_HZ), longest // 3)
+    # Even, so that both sides of a cut have their half of it.
+    overlap = min(int(overlap_s * SAMPLE_RATE_HZ), longest // 3) // 2 * 2
     quiet = Loudness.of(samples)
     edges = [_Seam(0, 0, 0)]
     while total - edges[-1].start > longest:

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.client.windows import plan
@@ -27,6 +27,7 @@ def test_empty_audio_is_one_empty_window() -> None:
 
 
 @settings(max_examples=80, deadline=None)
+@example(total=2.0, longest=1.0, overlap=0.0001, seed=0, silent=False)  # an overlap of one sample
 @given(
     total=st.floats(0.5, 120.0),
     longest=st.floats(1.0, 30.0),

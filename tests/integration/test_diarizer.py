@@ -59,7 +59,8 @@ def answer(diarizer: Diarizer, speech: np.ndarray) -> Diarization:
 
 
 def test_errors_on_the_sample_are_within_a_tenth(answer: Diarization) -> None:
-    scores = bench.score(packaged(), answer.turns, 30.0)
+    spans = [(turn.start_ms / 1000, turn.end_ms / 1000, turn.speaker) for turn in answer.turns]
+    scores = bench.score(packaged(), spans, 30.0)
     assert scores["found"] == 2
     assert scores["der"] <= 0.10
     assert scores["der_collar"] <= 0.02
