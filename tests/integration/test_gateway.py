@@ -427,6 +427,30 @@ def test_damaged_recordings(gateway: Running, sample: Path) -> None:
     assert gateway.uploads == []
 
 
+def test_a_large_upload_stays_out_of_memory(gateway: Running, tmp_path: Path) -> None:
+    """The process's peak, which a body read whole would raise by its size."""
+    large = tmp_path / "large.wav"
+    with large.open("wb") as file:
+        file.truncate(200_000_000)
+    httpx.get(f"{gateway.url}/v1/health/live")
+    before = peak_bytes(gateway)
+    with large.open("rb") as file:
+        answer = httpx.post(
+            f"{gateway.url}/v1/audio/transcriptions",
+            data={"model": "auto"},
+            files={"file": file},
+            timeout=60,
+        )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_audio")
+    assert peak_bytes(gateway) - before < 50_000_000
+    assert gateway.uploads == []
+
+
+def peak_bytes(gateway: Running) -> int:
+    status = Path(f"/proc/{gateway.process.pid}/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+
+
 def test_a_key_is_needed_where_one_is_set(tmp_path: Path) -> None:
     hashed = hashlib.sha256(b"sesame").hexdigest()
     with running(tmp_path / "keys", api_key_hashes=f'["{hashed}"]') as started:
