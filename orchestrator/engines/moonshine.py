@@ -7,6 +7,16 @@ process, so that a recording's words would depend on the one before; and it fail
 where it finds a piece of some 60 ms. `speech_gate` finds the pieces instead, and each piece is one
 call, which keeps no state.
 
+The silence level of `speech_gate`, the audio heard around a piece and the bound on tokens were set on 28
+English clips (read sentences, readings, a telephone call, spontaneous speech; longer recordings also in
+excerpts), each as it is and changed in up to 14 ways: louder, quieter, with silence around it, in noise, as
+telephone sound, in an echoing room, joined to another. Candidates were found on one half of the clips and
+compared on both. WER over all words, before and after, first half and second: 0.204 to 0.149, 0.178 to 0.147;
+20 dB quieter: 0.492 to 0.126, 0.317 to 0.108; the clips as they are: 0.151 to 0.125, 0.104 to 0.100; the
+14 whole recordings: 0.102 to 0.079. Nearly all of the gain is in quiet speech. At usual levels a word or two
+of a clip change with any change of level or edge, so one clip says little: on average no scaling to a
+fixed peak or RMS, and no filling with silence, did better.
+
 The wheel has no word times: the words of a piece are spread over its sound in proportion to their letters,
 pauses left out (`spread`), and marked as estimated. It has no confidence either: every word carries
 `CONFIDENCE`, which says that nothing was measured.
@@ -37,7 +47,7 @@ from orchestrator.engines.base import (
     Samples,
 )
 from orchestrator.engines.registry import EngineSpec, spec
-from orchestrator.engines.speech_gate import FRAME, Piece, pieces
+from orchestrator.engines.speech_gate import FRAME, Piece, pieces, surroundings
 from orchestrator.errors import InferenceError, ModelLoadError, UnsupportedLanguageError
 
 CONFIDENCE: Final = 0.5
@@ -55,10 +65,13 @@ _OPTIONS: Final = {
     "vad_threshold": 0.0,  # everything is speech: see the module's docstring
     "vad_max_segment_duration": 4 * _MAX_PIECE_S,
     "return_audio_data": "false",  # else every line comes back as a list of floats
-    "max_tokens_per_second": 13.0,
+    "max_tokens_per_second": 10.0,
 }
 """``max_tokens_per_second`` bounds a decoder caught in a loop. The library's 6.5 cuts quick speech off
-inside words; twice that still stops a loop."""
+inside words; 10 changes no other word than 13 does, and a loop is shorter."""
+_NO_SPEECH: Final = frozenset({"You"})
+"""What the model writes for a piece of breath, chair or room noise; a "you" that was said alone ends with a
+mark."""
 _MARKS: Final = frozenset(".,?!;:")
 _AT_MARK: Final = 0.3
 """A pause is this much nearer to a punctuation mark than it looks: speakers pause at them."""
@@ -112,9 +125,11 @@ class MoonshineRecognizer(Recognizer):
             self._transcriber.close()
 
     def _words(self, samples: Samples) -> Iterator[RecognizedWord]:
-        for piece in pieces(samples, max_s=_MAX_PIECE_S, join_s=_JOIN_S):
-            heard = samples[piece.start * FRAME : piece.end * FRAME]
-            yield from spread(self._text(heard).split(), piece)
+        found = pieces(samples, max_s=_MAX_PIECE_S, join_s=_JOIN_S)
+        for piece, (start, end) in zip(found, surroundings(found, samples.size // FRAME), strict=True):
+            text = self._text(samples[start * FRAME : end * FRAME]).strip()
+            if text not in _NO_SPEECH:
+                yield from spread(text.split(), piece)
 
     def _text(self, samples: Samples) -> str:
         filled = np.pad(samples, (0, max(0, _MIN_PIECE - samples.size)))

@@ -88,6 +88,25 @@ def test_it_hears_what_is_said(recognizer: Recognizer) -> None:
 
 
 @pytest.mark.integration
+def test_it_hears_quiet_speech(recognizer: Recognizer) -> None:
+    loud, quiet = recognizer.recognize([read("two_cities")[: 13 * 16_000] * gain for gain in (1.0, 0.08)])
+    assert len(loud.words) == 36
+    assert abs(len(quiet.words) - 36) <= 2
+    assert quiet.text.lower().startswith("it was the best of times")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("level", [0.0003, 0.003])
+def test_a_room_that_only_stirs_gives_no_words(recognizer: Recognizer, level: float) -> None:
+    count = 10 * 16_000
+    shape = np.fft.rfft(np.random.default_rng(0).normal(size=count))
+    room = np.fft.irfft(shape / np.sqrt(np.maximum(np.arange(shape.size), 20)))
+    swell = 1 + 0.4 * np.sin(2 * np.pi * 0.3 * np.arange(count) / 16_000)
+    samples = (room / room.std() * swell * level).astype(np.float32)
+    assert recognizer.recognize([samples])[0].words == ()
+
+
+@pytest.mark.integration
 def test_a_recording_gives_the_same_words_alone_in_a_batch_and_after_others(recognizer: Recognizer) -> None:
     clips = [read("beckett"), read("endgame_nagg_nell")[:99_999], read("two_cities")[5_000:90_000]]
     alone = [recognizer.recognize([clip])[0] for clip in clips]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from orchestrator.engines.speech_gate import FRAME, pieces
+from orchestrator.engines.speech_gate import FRAME, Piece, pieces, surroundings
 
 RATE = 16_000
 
@@ -48,6 +48,27 @@ def test_speech_is_found_where_it_is_over_any_background(background: float) -> N
     assert [len(piece.runs) for piece in found] == [1, 1]
     edges = [value * FRAME / RATE for piece in found for value in (piece.start, piece.end)]
     assert edges == pytest.approx([2, 3, 6, 8], abs=0.25)
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.1])
+def test_quiet_speech_is_found_as_loud_speech_is(gain: float) -> None:
+    said = np.concatenate([silence(1), sound(0.6, level=0.02), silence(2), sound(1), silence(1)])
+    samples = (said + silence(len(said) / RATE, level=0.0002)) * gain * 0.2
+    edges = [value * FRAME / RATE for piece in pieces(samples, max_s=15, join_s=1) for value in piece.runs[0]]
+    assert edges == pytest.approx([1, 1.6, 3.6, 4.6], abs=0.25)
+
+
+def test_stirring_in_a_room_is_not_speech_beside_a_short_word() -> None:
+    stirring = sound(3, level=0.0002, seed=3)
+    samples = np.concatenate([silence(20), stirring, silence(20), sound(0.4, level=0.005), silence(20)])
+    samples += silence(len(samples) / RATE, level=0.00002)
+    assert [round(piece.start * FRAME / RATE) for piece in pieces(samples, max_s=15, join_s=1)] == [43]
+
+
+def test_surroundings_are_real_apart_and_inside_the_recording() -> None:
+    found = [Piece(((4, 20),)), Piece(((20, 60), (70, 90))), Piece(((96, 150),)), Piece(((300, 330),))]
+    assert surroundings(found, 335) == [(0, 20), (20, 93), (93, 160), (290, 335)]
+    assert surroundings([], 335) == []
 
 
 def test_short_pauses_join_and_long_ones_part() -> None:
