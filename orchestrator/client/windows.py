@@ -42,16 +42,6 @@ class Window:
     cut: int
 
     @property
-    def start_s(self) -> float:
-        """Start in seconds."""
-        return self.start / SAMPLE_RATE_HZ
-
-    @property
-    def end_s(self) -> float:
-        """End in seconds."""
-        return self.end / SAMPLE_RATE_HZ
-
-    @property
     def cut_s(self) -> float:
         """Cut in seconds."""
         return self.cut / SAMPLE_RATE_HZ

@@ -8,9 +8,7 @@ hub states, small ones against their git blob id.
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -140,10 +138,6 @@ class Hub:
             self._remember(known.model_copy(update={"files": files}))
         return blob
 
-    def cached(self, source: HubSource) -> Snapshot | None:
-        """What is known of a pinned source without asking the hub."""
-        return self._recall(source.id, source.revision or "") if source.pinned else None
-
     @property
     def _host(self) -> str:
         return urlsplit(self._api().endpoint).netloc
@@ -196,15 +190,6 @@ class Hub:
 
     def _remember(self, snapshot: Snapshot) -> None:
         write_atomic(self._index(snapshot.id, snapshot.commit), snapshot.model_dump_json().encode("utf-8"))
-
-
-def select(snapshot: Snapshot, patterns: Sequence[str]) -> tuple[HubFile, ...]:
-    """The snapshot's files whose path fits one of ``patterns`` (as `fnmatch`)."""
-    return tuple(
-        file
-        for file in snapshot.files
-        if any(fnmatch.fnmatchcase(file.path, pattern) for pattern in patterns)
-    )
 
 
 def _partial_name(source: HubSource, file: HubFile) -> str:

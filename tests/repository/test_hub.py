@@ -20,7 +20,7 @@ from orchestrator.errors import (
     HubUnreachableError,
 )
 from orchestrator.repository.blobs import BlobStore
-from orchestrator.repository.hub import Hub, select
+from orchestrator.repository.hub import Hub
 from orchestrator.repository.sources import HubSource
 
 pytest.importorskip("huggingface_hub", reason="the serve extra is not installed")
@@ -77,7 +77,7 @@ def partials(tmp_path: Path) -> list[Path]:
 def fetch(hub: Hub, name: str = "model.nemo", source: HubSource = SOURCE) -> tuple[bytes, list[int]]:
     sizes: list[int] = []
     snapshot = hub.snapshot(source, "parakeet")
-    (file,) = select(snapshot, [name])
+    (file,) = (file for file in snapshot.files if file.path == name)
     blob = hub.fetch(snapshot, file, "parakeet", sizes.append)
     return blob.path.read_bytes(), sizes
 

@@ -159,12 +159,6 @@ class Encoder(nn.Module):
         self.subsampling = Subsampling(mels, config)
         self.layers = nn.ModuleList(ConformerLayer(config) for _ in range(config.layers))
 
-    def output_frames(self, frames: Tensor) -> Tensor:
-        """Encoder frames of so many feature frames."""
-        for _ in range(int(math.log2(self.config.subsampling))):
-            frames = halved(frames)
-        return frames
-
     def positions(self, time: int, like: Tensor) -> Tensor:
         """Sinusoids of the offsets ``time-1 .. -(time-1)``, ``[2 * time - 1, width]``."""
         width = self.config.width
