@@ -15,7 +15,7 @@ from typing import Final, Literal
 SAMPLE_RATE_HZ: Final = 16_000
 """All audio inside the system: mono float32 at this rate, full scale +-1."""
 
-DataType = Literal["FP32", "INT32", "INT64", "BYTES", "BOOL"]
+DataType = Literal["FP32", "INT16", "INT32", "INT64", "BYTES", "BOOL"]
 """Triton's names, as in the inference protocol (``config.pbtxt`` writes ``TYPE_FP32``, and BYTES as
 ``TYPE_STRING``)."""
 
@@ -43,11 +43,15 @@ class Task(StrEnum):
 
     RECOGNIZE = "recognize"
     DIARIZE = "diarize"
+    STREAM = "stream"
 
 
-# Inputs. OPTIONS is one JSON object: `engines.base.RecognitionOptions`, or `DiarizationOptions` of
-# `diarization.base`.
+# Inputs. OPTIONS is one JSON object: `engines.base.RecognitionOptions`, `DiarizationOptions` of
+# `diarization.base`, or for a live stream `engines.streaming.StreamOptions` with the first chunk and
+# `engines.streaming.ChunkOptions` with later ones.
 AUDIO: Final = TensorSpec("AUDIO", "FP32", (-1,))
+PCM16: Final = TensorSpec("PCM16", "INT16", (-1,))
+"""16-bit samples, full scale 32,768: half the bytes of AUDIO."""
 OPTIONS: Final = TensorSpec("OPTIONS", "BYTES", (1,), optional=True)
 
 # Outputs of a recogniser: W words in order.
@@ -68,6 +72,20 @@ EXCLUSIVE_END_MS: Final = TensorSpec("EXCLUSIVE_END_MS", "INT32", (-1,))
 EXCLUSIVE_SPEAKER: Final = TensorSpec("EXCLUSIVE_SPEAKER", "INT32", (-1,))
 SPEAKER_EMBEDDING: Final = TensorSpec("SPEAKER_EMBEDDING", "FP32", (-1, -1))
 
+# Outputs of a streaming recogniser: W words in S segments, one after another; a segment is an utterance
+# as far as it is known. Times count from the first sample of the stream.
+SEGMENT_UTTERANCE: Final = TensorSpec("SEGMENT_UTTERANCE", "INT32", (-1,))
+"""The utterance's number in its stream, from 0."""
+SEGMENT_WORDS: Final = TensorSpec("SEGMENT_WORDS", "INT32", (-1,))
+"""How many of the words belong to it."""
+SEGMENT_FINAL: Final = TensorSpec("SEGMENT_FINAL", "BOOL", (-1,))
+SEGMENT_STABILITY: Final = TensorSpec("SEGMENT_STABILITY", "FP32", (-1,))
+"""How likely the segment will not change, 0..1; 1 for a final one."""
+PROCESSED_MS: Final = TensorSpec("PROCESSED_MS", "INT64", (1,))
+"""Audio that the words cover."""
+FINAL_MS: Final = TensorSpec("FINAL_MS", "INT64", (1,))
+"""Audio before this will never be needed again: all its words are final."""
+
 RECOGNIZER: Final = ModelContract(
     inputs=(AUDIO, OPTIONS),
     outputs=(WORD, WORD_START_MS, WORD_END_MS, WORD_CONFIDENCE, LANGUAGE, TIMES_ESTIMATED),
@@ -84,7 +102,35 @@ DIARIZER: Final = ModelContract(
         SPEAKER_EMBEDDING,
     ),
 )
-CONTRACTS: Final = {Task.RECOGNIZE: RECOGNIZER, Task.DIARIZE: DIARIZER}
+STREAM_RECOGNIZER: Final = ModelContract(
+    inputs=(PCM16, OPTIONS),
+    outputs=(
+        WORD,
+        WORD_START_MS,
+        WORD_END_MS,
+        WORD_CONFIDENCE,
+        SEGMENT_UTTERANCE,
+        SEGMENT_WORDS,
+        SEGMENT_FINAL,
+        SEGMENT_STABILITY,
+        PROCESSED_MS,
+        FINAL_MS,
+        LANGUAGE,
+    ),
+)
+CONTRACTS: Final = {
+    Task.RECOGNIZE: RECOGNIZER,
+    Task.DIARIZE: DIARIZER,
+    Task.STREAM: STREAM_RECOGNIZER,
+}
+
+
+class Control(StrEnum):
+    """Inputs that Triton's sequence batcher adds to each request of a stream (INT32 flags, UINT64 id)."""
+
+    START = "START"
+    END = "END"
+    CORRELATION_ID = "CORRID"
 
 
 class Parameter(StrEnum):
@@ -102,5 +148,9 @@ class Parameter(StrEnum):
     """``measured`` or ``estimated``."""
     MAX_WINDOW_S = "max_window_s"
     """The longest audio, in seconds, that the model takes in one request; longer audio is cut before."""
+    CHUNK_MS = "chunk_ms"
+    """Streaming models: the audio of one step; the client sends chunks of this length."""
+    MAX_STREAMS = "max_streams"
+    """Streaming models: the most streams at once; one more is refused."""
     RANK = "rank"
     """Whole number; among models that can do the job the client's router prefers the lowest."""

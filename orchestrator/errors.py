@@ -43,6 +43,8 @@ one of these, with the original as ``__cause__``.
         ├── ModelNotReadyError        the model is there but not loaded
         ├── MessageTooLargeError      the request is over the transport's limit
         ├── OverloadedError           the server refuses more work now
+        │   └── StreamLimitError          as many live streams as the server was set up for
+        ├── StreamLostError           the server no longer knows a live stream
         ├── InvalidRequestError       the server rejects the request itself
         └── RemoteInferenceError      the model failed on the server
 """
@@ -254,6 +256,14 @@ class MessageTooLargeError(ServiceError):
 
 class OverloadedError(ServiceError):
     """The server refuses more work now."""
+
+
+class StreamLimitError(OverloadedError):
+    """The server has as many live streams as it was set up for."""
+
+
+class StreamLostError(ServiceError):
+    """The server no longer knows a live stream: it restarted, or the stream was idle for too long."""
 
 
 class InvalidRequestError(ServiceError):

@@ -20,6 +20,7 @@ MAX_MESSAGE_BYTES: Final = 2**31 - 1
 """gRPC and protobuf count a message's bytes in a signed 32-bit number."""
 _NUMPY: Final[dict[DataType, type[np.generic]]] = {
     "FP32": np.float32,
+    "INT16": np.int16,
     "INT32": np.int32,
     "INT64": np.int64,
     "BOOL": np.bool_,

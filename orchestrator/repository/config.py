@@ -22,6 +22,7 @@ FILE_NAME: Final = "config.pbtxt"
 _BACKEND: Final = "python"
 _TYPES: Final[Mapping[DataType, int]] = {
     "FP32": schema.TYPE_FP32,
+    "INT16": schema.TYPE_INT16,
     "INT32": schema.TYPE_INT32,
     "INT64": schema.TYPE_INT64,
     "BYTES": schema.TYPE_STRING,

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from orchestrator.engines.fastconformer import checkpoint
+from orchestrator.engines.fastconformer.compute import Compute
 from orchestrator.engines.fastconformer.heads import CtcHead
 from orchestrator.engines.nemo_words import TokenBatch, Vocabulary, ctc_tokens, transducer_tokens
 
@@ -29,27 +30,25 @@ class FastModel:
             UnsupportedModelError: the checkpoint needs what this package does not compute.
             ModelLoadError: it is corrupt.
         """
-        self._model, tokens = checkpoint.load(path, device, prefer_ctc=prefer_ctc)
-        self._device = device
+        network, tokens = checkpoint.load(path, device, prefer_ctc=prefer_ctc)
+        self._compute = Compute(network, device)
         self.vocabulary = Vocabulary(
             tokens.pieces, marks=tokens.marks, unknown=tokens.unknown, control=tokens.control
         )
 
     def feature_frames(self, samples: int) -> int:
         """How many feature frames so many samples at 16 kHz make."""
-        return samples // self._model.config.features.hop
+        return samples // self._compute.network.config.features.hop
 
     @torch.inference_mode()
     def tokens(self, audio: NDArray[np.float32], lengths: Sequence[int]) -> TokenBatch:
         """What a padded batch says."""
-        samples = torch.from_numpy(audio).to(self._device)
-        mel, mel_frames = self._model.features(samples, torch.tensor(lengths, device=self._device))
-        encoded, frames = self._model.encoder(mel, mel_frames)
-        head = self._model.head
+        encoded, frames = self._compute.encode(torch.from_numpy(audio), torch.tensor(lengths))
+        head = self._compute.network.head
         if isinstance(head, CtcHead):
             labels, certainty = (part.cpu().numpy() for part in head.labels(encoded))
             return ctc_tokens(labels, certainty, frames.cpu().numpy(), head.blank, self.vocabulary)
-        found, _ = head.decode(encoded, frames)
+        found, _ = self._compute.decode(encoded, frames)
         count = found.count.cpu().numpy()
         kept = np.arange(found.ids.shape[1]) < count[:, None]
         parts = torch.stack((found.ids, found.frames, found.durations)).cpu().numpy()
@@ -64,5 +63,4 @@ class FastModel:
 
     def release(self) -> None:
         """Give memory that is not in use back to the device."""
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._compute.release()
