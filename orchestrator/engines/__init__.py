@@ -1,7 +1,8 @@
 """Recognisers: audio in, words out, free of Triton and of the network.
 
 `names` lists them, `spec` tells what one is without importing its libraries, `availability` whether it can
-run here, and `load` returns it ready to `Recognizer.recognize`.
+run here, and `load` returns it ready to `Recognizer.recognize`. Engines for live streams have
+`streaming_names` and `load_streaming`.
 """
 
 from orchestrator.engines.base import (
@@ -13,7 +14,17 @@ from orchestrator.engines.base import (
     Recognizer,
     Samples,
 )
-from orchestrator.engines.registry import Availability, EngineSpec, Package, availability, load, names, spec
+from orchestrator.engines.registry import (
+    Availability,
+    EngineSpec,
+    Package,
+    availability,
+    load,
+    load_streaming,
+    names,
+    spec,
+    streaming_names,
+)
 
 __all__ = [
     "Availability",
@@ -28,6 +39,8 @@ __all__ = [
     "Samples",
     "availability",
     "load",
+    "load_streaming",
     "names",
     "spec",
+    "streaming_names",
 ]

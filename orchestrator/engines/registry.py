@@ -1,7 +1,8 @@
 """Which engines there are, whether this machine can run them, and how to load one.
 
 Nothing here imports an engine's libraries until `load` is called, so planners and the command line can
-ask about an engine that is not installed. An engine's module exports `load(source) -> Recognizer`.
+ask about an engine that is not installed. An engine's module exports `load(source)`, which returns a
+`Recognizer`, or a `StreamingRecognizer` for the engines of live streams.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
 from orchestrator.engines.base import EngineSource, Recognizer
+from orchestrator.engines.streaming import StreamingRecognizer
 from orchestrator.errors import ConfigurationError, MissingDependencyError
 
 
@@ -117,27 +119,54 @@ _SPECS: Final = {
         ),
     )
 }
+_STREAMING_SPECS: Final = {
+    spec.name: spec
+    for spec in (
+        EngineSpec(
+            name="parakeet_streaming",
+            module="orchestrator.engines.parakeet_streaming",
+            extra=_SPECS["parakeet"].extra,
+            packages=_SPECS["parakeet"].packages,
+            languages=_SPECS["parakeet"].languages,
+            times_estimated=False,
+            # A stream has no end; this is the longest chunk that a client should send at once.
+            max_window_s=60.0,
+            default_source=_SPECS["parakeet"].default_source,
+            artifacts=_SPECS["parakeet"].artifacts,
+        ),
+    )
+}
 
 
 def names() -> tuple[str, ...]:
-    """All engines' names, sorted."""
+    """All recognisers' names, sorted."""
     return tuple(sorted(_SPECS))
 
 
+def streaming_names() -> tuple[str, ...]:
+    """All streaming engines' names, sorted."""
+    return tuple(sorted(_STREAMING_SPECS))
+
+
 def spec(name: str) -> EngineSpec:
-    """What is known of engine ``name`` without loading it.
+    """What is known of engine ``name``, of either kind, without loading it.
 
     Raises:
         ConfigurationError: there is no such engine; the message names the nearest.
     """
+    return _find(name, _SPECS | _STREAMING_SPECS)
+
+
+def _find(name: str, specs: Mapping[str, EngineSpec]) -> EngineSpec:
     try:
-        return _SPECS[name]
+        return specs[name]
     except KeyError:
-        near = difflib.get_close_matches(name.lower(), names(), n=1, cutoff=0.5)
+        known = sorted(specs)
+        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigurationError(
-            f"There is no engine {name!r}: {hint}the engines are {', '.join(names())}.",
-            fix=f"use {near[0] if near else 'one of ' + ', '.join(names())}.",
+            f"There is no engine {name!r}: {hint}the engines are {', '.join(known)}.",
+            fix=f"use {near[0] if near else 'one of ' + ', '.join(known)}.",
         ) from None
 
 
@@ -160,20 +189,30 @@ def load(name: str, source: EngineSource) -> Recognizer:
         MissingDependencyError: the engine's libraries are not installed or cannot be imported.
         ModelLoadError: the files in ``source`` are missing, corrupt or of another kind.
     """
-    wanted = spec(name)
-    state = availability(name)
+    return cast("Callable[[EngineSource], Recognizer]", _loader(_find(name, _SPECS)))(source)
+
+
+def load_streaming(name: str, source: EngineSource) -> StreamingRecognizer:
+    """Load streaming engine ``name`` from ``source``; raises as `load` does."""
+    wanted = _find(name, _STREAMING_SPECS)
+    return cast("Callable[[EngineSource], StreamingRecognizer]", _loader(wanted))(source)
+
+
+def _loader(wanted: EngineSpec) -> Callable[[EngineSource], object]:
+    """The ``load`` of an engine's module."""
+    state = availability(wanted.name)
     if not state.ready:
         raise MissingDependencyError(
-            f"The engine {name} needs {', '.join(state.missing)}, not installed in this Python.",
+            f"The engine {wanted.name} needs {', '.join(state.missing)}, not installed in this Python.",
             fix=f"run: {wanted.install_command}",
-            model=name,
+            model=wanted.name,
         )
     try:
         module = importlib.import_module(wanted.module)
     except (ImportError, OSError) as error:  # OSError: a library that a compiled module links to
         raise MissingDependencyError(
-            f"The engine {name} cannot be imported: {error}",
+            f"The engine {wanted.name} cannot be imported: {error}",
             fix=f"repair the installation with: {wanted.install_command}",
-            model=name,
+            model=wanted.name,
         ) from error
-    return cast("Callable[[EngineSource], Recognizer]", module.load)(source)
+    return cast("Callable[[EngineSource], object]", module.load)

@@ -14,7 +14,8 @@ from orchestrator.errors import ConfigurationError, MissingDependencyError
 
 def test_names_are_sorted_and_every_one_has_a_spec() -> None:
     assert engines.names() == ("moonshine", "parakeet")
-    for name in engines.names():
+    assert engines.streaming_names() == ("parakeet_streaming",)
+    for name in engines.names() + engines.streaming_names():
         spec = engines.spec(name)
         assert spec.name == name
         assert spec.artifacts
@@ -31,6 +32,13 @@ def test_an_unknown_engine_far_from_any_lists_them_all(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="the engines are moonshine, parakeet") as caught:
         engines.load("zzz", EngineSource(tmp_path))
     assert caught.value.fix == "use one of moonshine, parakeet."
+
+
+def test_each_kind_of_engine_has_its_own_loader(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no engine 'parakeet_streaming'"):
+        engines.load("parakeet_streaming", EngineSource(tmp_path))
+    with pytest.raises(ConfigurationError, match="no engine 'moonshine'"):
+        engines.load_streaming("moonshine", EngineSource(tmp_path))
 
 
 def test_a_missing_extra_gives_the_install_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
