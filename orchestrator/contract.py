@@ -8,7 +8,7 @@ Times are whole milliseconds from the start of the audio that was sent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -87,7 +87,8 @@ FINAL_MS: Final = TensorSpec("FINAL_MS", "INT64", (1,))
 """Audio before this will never be needed again: all its words are final."""
 
 RECOGNIZER: Final = ModelContract(
-    inputs=(AUDIO, OPTIONS),
+    # Exactly one of AUDIO and PCM16; which one, each request chooses.
+    inputs=(replace(AUDIO, optional=True), replace(PCM16, optional=True), OPTIONS),
     outputs=(WORD, WORD_START_MS, WORD_END_MS, WORD_CONFIDENCE, LANGUAGE, TIMES_ESTIMATED),
 )
 DIARIZER: Final = ModelContract(

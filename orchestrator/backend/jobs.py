@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.backend.context import ModelContext
 from orchestrator.backend.faults import encode
-from orchestrator.contract import AUDIO, OPTIONS, SAMPLE_RATE_HZ
-from orchestrator.engines.base import Samples
+from orchestrator.contract import AUDIO, OPTIONS, PCM16, SAMPLE_RATE_HZ
+from orchestrator.engines.base import PCM16_SCALE, Pcm16, Samples
 from orchestrator.errors import (
     AudioEmptyError,
     AudioError,
@@ -33,6 +33,8 @@ OptionsT = TypeVar("OptionsT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
 Tensors = Mapping[str, NDArray[Any]]
 """Output tensors by name, without the leading batch dimension."""
+Engine = Callable[[Sequence[Any], OptionsT], Sequence[ResultT]]
+"""Takes `Samples`, and `Pcm16` where `read` was told so; gives one result for each."""
 
 _CALLERS_FAULT: Final = (AudioError, InvalidRequestError, UnsupportedLanguageError)
 
@@ -53,7 +55,7 @@ class Job(Generic[OptionsT, ResultT]):
     """One request: its audio and options, then its result, its fault, or that its client went away."""
 
     request: Any
-    samples: Samples | None = None
+    samples: Samples | Pcm16 | None = None
     options: OptionsT | None = None
     result: ResultT | None = None
     fault: SpeechError | None = None
@@ -70,13 +72,24 @@ def read(
     context: ModelContext,
     options_type: type[OptionsT],
     pb_utils: TritonUtils,
+    *,
+    takes_pcm16: bool = False,
 ) -> list[Job[OptionsT, Any]]:
-    """Take audio and options out of each request; what is wrong with one becomes that job's fault."""
+    """Take audio and options out of each request; what is wrong with one becomes that job's fault.
+
+    16-bit audio stays what it is with ``takes_pcm16``, and becomes float32 otherwise. Arrays may be views of
+    their request's memory, which lives as long as the job.
+    """
     jobs: list[Job[OptionsT, Any]] = []
     for request in requests:
         job: Job[OptionsT, Any] = Job(request)
         try:
-            job.samples = _audio(pb_utils.get_input_tensor_by_name(request, AUDIO.name), context)
+            samples = _audio(
+                pb_utils.get_input_tensor_by_name(request, AUDIO.name),
+                pb_utils.get_input_tensor_by_name(request, PCM16.name),
+                context,
+            )
+            job.samples = samples if takes_pcm16 else _floats(samples)
             job.options = _options(pb_utils.get_input_tensor_by_name(request, OPTIONS.name), options_type)
         except SpeechError as error:
             error.model = error.model or context.name
@@ -87,7 +100,7 @@ def read(
 
 def run(
     jobs: Sequence[Job[OptionsT, ResultT]],
-    engine: Callable[[Sequence[Samples], OptionsT], Sequence[ResultT]],
+    engine: Engine[OptionsT, ResultT],
     context: ModelContext,
 ) -> None:
     """Fill each open job's result or fault: one engine call per set of equal options.
@@ -121,7 +134,7 @@ def respond(
 
 def _attempt(
     group: Sequence[Job[OptionsT, ResultT]],
-    engine: Callable[[Sequence[Samples], OptionsT], Sequence[ResultT]],
+    engine: Engine[OptionsT, ResultT],
     context: ModelContext,
 ) -> bool:
     batch = [job.samples for job in group if job.samples is not None]
@@ -188,30 +201,43 @@ def _is_cancelled(request: Any) -> bool:
     return bool(asked()) if asked is not None else False
 
 
-def _audio(tensor: Any, context: ModelContext) -> Samples:
-    if tensor is None:
-        raise InvalidRequestError("the request has no AUDIO", fix="send AUDIO, FP32 [1, n] at 16 kHz")
+def _audio(floats: Any, integers: Any, context: ModelContext) -> Samples | Pcm16:
+    if (floats is None) == (integers is None):
+        both = "both AUDIO and PCM16" if floats is not None else "neither AUDIO nor PCM16"
+        raise InvalidRequestError(
+            f"the request has {both}", fix="send AUDIO, FP32 [1, n], or PCM16, INT16 [1, n], at 16 kHz"
+        )
+    name, tensor, wanted = (
+        (AUDIO.name, floats, np.float32) if integers is None else (PCM16.name, integers, np.int16)
+    )
     values = tensor.as_numpy()
-    if values.dtype != np.float32:
+    if values.dtype != wanted:
         raise AudioValueError(
-            f"AUDIO is {values.dtype}, not float32", fix="send float32 samples, full scale +-1"
+            f"{name} is {values.dtype}, not {wanted.__name__}",
+            fix="send float32 samples, full scale +-1, as AUDIO, or int16 samples as PCM16",
         )
     if values.ndim != 2 or values.shape[0] != 1:
         raise AudioValueError(
-            f"AUDIO has shape {list(values.shape)}, not [1, n]", fix="send one recording a request"
+            f"{name} has shape {list(values.shape)}, not [1, n]", fix="send one recording a request"
         )
-    samples: Samples = values[0]
+    samples: Samples | Pcm16 = values[0]
     if samples.size == 0:
-        raise AudioEmptyError("AUDIO has no samples", fix="send at least one")
+        raise AudioEmptyError(f"{name} has no samples", fix="send at least one")
     if samples.size > context.max_window_s * SAMPLE_RATE_HZ:
         raise AudioTooLongError(
-            f"AUDIO is {samples.size / SAMPLE_RATE_HZ:.1f} s long; {context.name} takes at most "
+            f"{name} is {samples.size / SAMPLE_RATE_HZ:.1f} s long; {context.name} takes at most "
             f"{context.max_window_s:g} s a request",
             fix="cut it into windows, as spark-speech's client does",
         )
-    if not bool(np.isfinite(samples).all()):
-        raise AudioValueError("AUDIO holds NaN or infinite samples", fix="send finite float32 samples")
+    if integers is None and not bool(np.isfinite(samples).all()):
+        raise AudioValueError(f"{name} holds NaN or infinite samples", fix="send finite float32 samples")
     return samples
+
+
+def _floats(samples: Samples | Pcm16) -> Samples:
+    if samples.dtype == np.float32:
+        return cast("Samples", samples)
+    return np.multiply(samples, np.float32(1 / PCM16_SCALE), dtype=np.float32)
 
 
 def _options(tensor: Any, options_type: type[OptionsT]) -> OptionsT:

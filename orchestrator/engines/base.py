@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,10 @@ from pydantic import BaseModel, ConfigDict
 
 Samples = NDArray[np.float32]
 """Mono float32 samples at 16 kHz, shape ``[n]``, full scale +-1."""
+Pcm16 = NDArray[np.int16]
+"""Mono 16-bit samples at 16 kHz, shape ``[n]``, full scale 32,768."""
+PCM16_SCALE: Final = 32_768
+"""`Pcm16` over this is `Samples`, exactly."""
 
 
 class RecognitionOptions(BaseModel):
@@ -71,6 +75,10 @@ class EngineInfo:
 
 class Recognizer(ABC):
     """A loaded recogniser. Build one with `orchestrator.engines.load`."""
+
+    takes_pcm16: ClassVar[bool] = False
+    """Whether `recognize` takes `Pcm16` as well as `Samples`, mixed in one batch too; for an engine that does
+    not, callers convert."""
 
     info: EngineInfo
 

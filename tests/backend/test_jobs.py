@@ -142,6 +142,15 @@ def test_every_request_gets_its_own_answer_whatever_the_mix_of_options(
         (FakeRequest({"AUDIO": np.zeros((1, 4), np.float64)}), AudioValueError),
         (FakeRequest({"AUDIO": np.zeros((2, 4), np.float32)}), AudioValueError),
         (FakeRequest({"AUDIO": np.zeros(4, np.float32)}), AudioValueError),
+        (FakeRequest({"AUDIO": np.zeros((1, 4), np.int16)}), AudioValueError),
+        (FakeRequest({"PCM16": np.zeros((1, 4), np.float32)}), AudioValueError),
+        (FakeRequest({"PCM16": np.zeros((2, 4), np.int16)}), AudioValueError),
+        (FakeRequest({"PCM16": np.zeros((1, 0), np.int16)}), AudioEmptyError),
+        (FakeRequest({"PCM16": np.zeros((1, 32_001), np.int16)}), AudioTooLongError),
+        (
+            FakeRequest({"PCM16": np.zeros((1, 4), np.int16), "AUDIO": np.zeros((1, 4), np.float32)}),
+            InvalidRequestError,
+        ),
         (request([]), AudioEmptyError),
         (request([0.0, float("nan")]), AudioValueError),
         (request([0.0, float("inf")]), AudioValueError),
@@ -164,6 +173,32 @@ def test_a_wrong_request_gets_a_clear_invalid_argument_and_its_batch_mates_their
     assert error.fix
     assert broken.error is not None
     assert broken.error.code == "INVALID_ARG"
+
+
+@pytest.mark.parametrize("value", [-32_768, -1, 0, 8_192, 32_767])
+def test_sixteen_bits_become_floats_for_an_engine_that_wants_them(value: int) -> None:
+    pcm = FakeRequest({"PCM16": np.array([[value, 0]], np.int16)})
+    jobs = read([pcm, request([0.5])], CONTEXT, RecognitionOptions, PB)
+    heard: list[Any] = []
+
+    def engine(batch: Sequence[Any], options: RecognitionOptions) -> list[Recognition]:
+        heard.extend(batch)
+        return echo(batch, options)
+
+    run(jobs, engine, CONTEXT)
+    assert [samples.dtype for samples in heard] == [np.float32, np.float32]
+    assert heard[0].tolist() == [value / 32_768, 0.0]
+
+
+def test_an_engine_that_takes_sixteen_bits_gets_them_uncopied_beside_floats() -> None:
+    pcm = FakeRequest({"PCM16": np.array([[8_192, 7]], np.int16)})
+    jobs = read([request([0.5]), pcm], CONTEXT, RecognitionOptions, PB, takes_pcm16=True)
+    floats, integers = (job.samples for job in jobs)
+    assert floats is not None
+    assert floats.dtype == np.float32
+    assert integers is not None
+    assert np.shares_memory(integers, pcm.tensors["PCM16"])
+    assert integers.tolist() == [8_192, 7]
 
 
 def test_the_longest_allowed_audio_is_taken() -> None:

@@ -90,8 +90,10 @@ def test_triton_reads_batching_and_devices_from_it() -> None:
     assert parakeet.backend == "python"
     assert parakeet.max_batch_size > 1
     assert parakeet.dynamic_batching.max_queue_delay_microseconds == 10_000
-    assert [item.allow_ragged_batch for item in parakeet.input] == [True, False]
-    assert [item.optional for item in parakeet.input] == [False, True]
+    assert [item.name for item in parakeet.input] == ["AUDIO", "PCM16", "OPTIONS"]
+    assert [item.allow_ragged_batch for item in parakeet.input] == [True, True, False]
+    assert all(item.optional for item in parakeet.input), "a request carries AUDIO or PCM16"
+    assert [item.optional for item in messages["diarizer"].input] == [False, True]
     assert parakeet.instance_group[0].kind == gpu
     assert messages["moonshine"].instance_group[0].kind == cpu, "its library runs on the CPU only"
     assert messages["diarizer"].max_batch_size == 1

@@ -17,7 +17,7 @@ class TritonPythonModel:
         self.engine = load(self.context.engine, self.context.source)
 
     def execute(self, requests):
-        jobs = read(requests, self.context, RecognitionOptions, pb_utils)
+        jobs = read(requests, self.context, RecognitionOptions, pb_utils, takes_pcm16=self.engine.takes_pcm16)
         run(jobs, self.engine.recognize, self.context)
         return respond(jobs, recognition_tensors, pb_utils)
 
