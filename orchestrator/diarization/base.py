@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.errors import ConfigurationError
+
+LOCAL_WINDOW_S: Final = 10.0
+"""The most audio that ``mode="local"`` takes, in seconds: one window of the segmentation network."""
 
 
 class DiarizationOptions(BaseModel):
@@ -20,13 +24,22 @@ class DiarizationOptions(BaseModel):
     num_speakers: int | None = Field(default=None, ge=1)
     min_speakers: int | None = Field(default=None, ge=1)
     max_speakers: int | None = Field(default=None, ge=1)
+    mode: Literal["recording", "local"] = "recording"
+    """``recording``: speakers are clustered over the whole. ``local``: one window of at most
+    `LOCAL_WINDOW_S`, whose speakers the network tells apart by itself: a step of a live stream."""
 
     def check(self) -> None:
         """Check the bounds against one another; ``num_speakers`` must lie within the other two.
 
         Raises:
-            ConfigurationError: they contradict one another.
+            ConfigurationError: they contradict one another, or are given for a local window.
         """
+        bounds = (self.min_speakers, self.num_speakers, self.max_speakers)
+        if self.mode == "local" and any(bound is not None for bound in bounds):
+            raise ConfigurationError(
+                'mode "local" takes no number of speakers: only the network tells them apart',
+                fix="leave num_speakers, min_speakers and max_speakers out",
+            )
         rising = [
             (name, value)
             for name, value in (

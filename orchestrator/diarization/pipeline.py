@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.contract import SAMPLE_RATE_HZ
-from orchestrator.diarization.base import Diarization, DiarizationOptions, SpeakerTurn
+from orchestrator.diarization.base import LOCAL_WINDOW_S, Diarization, DiarizationOptions, SpeakerTurn
 from orchestrator.diarization.parameters import DEFAULTS, DiarizerParameters
 from orchestrator.diarization.pyannote_import import import_pyannote
-from orchestrator.errors import AudioValueError, InferenceError, ModelLoadError
+from orchestrator.errors import AudioTooLongError, AudioValueError, InferenceError, ModelLoadError
 from orchestrator.progress import ProgressReporter, SilentProgress
 
 PIPELINE_FILE: Final = "config.yaml"
@@ -63,11 +63,12 @@ class Diarizer:
 
         Args:
             samples: float32 ``[n]``, mono, 16 kHz, full scale +-1.
-            options: bounds on the number of speakers.
-            progress: where the share done is reported.
+            options: bounds on the number of speakers, or that this is one local window.
+            progress: where the share done is reported; a local window is too short to.
 
         Raises:
             AudioValueError: the samples have another shape, or are not finite.
+            AudioTooLongError: a local window of more than `LOCAL_WINDOW_S`.
             ConfigurationError: the bounds contradict one another.
             InferenceError: the model failed.
         """
@@ -76,21 +77,31 @@ class Diarizer:
         samples = _checked(samples)
         if samples.size < MIN_SAMPLES:
             return Diarization((), (), np.zeros((0, self.embedding_size), dtype=np.float32))
-        output = self._run(samples, options, progress or SilentProgress())
-        return _to_diarization(output, samples.size * MS_PER_S // SAMPLE_RATE_HZ)
+        if options.mode == "local" and samples.size > LOCAL_WINDOW_S * SAMPLE_RATE_HZ:
+            raise AudioTooLongError(
+                f"a local window has {LOCAL_WINDOW_S:g} s at most, not {samples.size / SAMPLE_RATE_HZ:.1f} s",
+                fix='send less audio, or leave mode="local" out',
+            )
+        return self._run(samples, options, progress or SilentProgress())
 
     def _run(
         self, samples: NDArray[np.float32], options: DiarizationOptions, progress: ProgressReporter
-    ) -> Any:
+    ) -> Diarization:
         import torch
 
+        from orchestrator.diarization.local import diarize_window
+
         audio = {"waveform": torch.from_numpy(samples)[None], "sample_rate": SAMPLE_RATE_HZ, "uri": "audio"}
+        duration_ms = samples.size * MS_PER_S // SAMPLE_RATE_HZ
         hook = _ProgressHook(progress)
         try:
             with self._lock, torch.inference_mode(), warnings.catch_warnings():
                 # pyannote warns about what the contract above already says: too few speakers, empty means.
                 warnings.simplefilter("ignore")
-                return self._pipeline(audio, hook=hook, **options.model_dump(exclude_none=True))
+                if options.mode == "local":
+                    return diarize_window(self._pipeline, audio, duration_ms)
+                bounds = options.model_dump(exclude_none=True, exclude={"mode"})
+                return _to_diarization(self._pipeline(audio, hook=hook, **bounds), duration_ms)
         except (RuntimeError, ValueError, IndexError, MemoryError) as error:
             raise InferenceError(
                 f"diarization failed on {samples.size / SAMPLE_RATE_HZ:.1f} s of audio: {error}",
