@@ -40,6 +40,8 @@ class ModelCard:
         times_estimated: True where word times are spread, not measured.
         max_window_s: the longest audio of one request, in seconds; infinite where it is not bounded.
         rank: the lowest is preferred.
+        chunk_ms: a streaming model's step; 0 for others.
+        max_streams: how many streams it takes at once; 0 for others.
     """
 
     name: str
@@ -53,6 +55,8 @@ class ModelCard:
     times_estimated: bool = False
     max_window_s: float = math.inf
     rank: int = _DEFAULT_RANK
+    chunk_ms: int = 0
+    max_streams: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data; an unbounded window is None."""
@@ -87,7 +91,13 @@ def card(name: str, entries: Iterable[IndexEntry], parameters: Mapping[str, str]
         times_estimated=given[Parameter.WORD_TIMES] == "estimated",
         max_window_s=_positive(given[Parameter.MAX_WINDOW_S], math.inf),
         rank=int(given[Parameter.RANK]) if given[Parameter.RANK].lstrip("-").isdigit() else _DEFAULT_RANK,
+        chunk_ms=_count(given[Parameter.CHUNK_MS]),
+        max_streams=_count(given[Parameter.MAX_STREAMS]),
     )
+
+
+def _count(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
 
 
 def _positive(text: str, default: float) -> float:

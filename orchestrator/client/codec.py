@@ -52,18 +52,19 @@ def encode(
     """
     request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
     audio = np.ascontiguousarray(samples, dtype="<f4")
-    _add_input(request, contract.AUDIO, [1, len(audio)], audio.tobytes())
+    add_input(request, contract.AUDIO, [1, len(audio)], audio.tobytes())
     if options is not None and (chosen := options.model_dump_json(exclude_none=True)) != "{}":
         text = chosen.encode()
-        _add_input(request, contract.OPTIONS, [1, 1], len(text).to_bytes(4, "little") + text)
+        add_input(request, contract.OPTIONS, [1, 1], len(text).to_bytes(4, "little") + text)
     for spec in outputs.outputs:
         request.outputs.add(name=spec.name)
     return request
 
 
-def _add_input(
+def add_input(
     request: service_pb2.ModelInferRequest, spec: TensorSpec, shape: list[int], content: bytes
 ) -> None:
+    """Add a tensor's name, type and shape, and its bytes as raw contents."""
     request.inputs.add(name=spec.name, datatype=spec.datatype, shape=shape)
     request.raw_input_contents.append(content)
 
@@ -74,23 +75,12 @@ def decode_recognition(response: service_pb2.ModelInferResponse, host: str) -> R
     Raises:
         RemoteInferenceError: the answer does not follow the contract.
     """
-    tensors = _Tensors(response, host)
-    texts = tensors.texts(contract.WORD)
-    starts = tensors.numbers(contract.WORD_START_MS).tolist()
-    ends = tensors.numbers(contract.WORD_END_MS).tolist()
-    confidences = tensors.numbers(contract.WORD_CONFIDENCE).tolist()
-    if not len(texts) == len(starts) == len(ends) == len(confidences):
-        raise tensors.broken("the word tensors differ in length")
-    if any(not 0 <= start <= end for start, end in zip(starts, ends, strict=True)):
-        raise tensors.broken("word times run backwards")
-    if not all(0 <= confidence <= 1 for confidence in confidences):
-        raise tensors.broken("a confidence is outside 0..1")
+    tensors = Tensors(response, host)
+    words = tensors.words()
     language = tensors.texts(contract.LANGUAGE)
     estimated = tensors.numbers(contract.TIMES_ESTIMATED)
     if len(language) != 1 or estimated.size != 1:
         raise tensors.broken("LANGUAGE and TIMES_ESTIMATED must hold one value each")
-    rows = zip(texts, starts, ends, confidences, strict=True)
-    words = tuple(RecognizedWord(text, start, end, confidence) for text, start, end, confidence in rows)
     return Recognition(words, language[0], bool(estimated.item()))
 
 
@@ -100,7 +90,7 @@ def decode_diarization(response: service_pb2.ModelInferResponse, host: str) -> D
     Raises:
         RemoteInferenceError: the answer does not follow the contract.
     """
-    tensors = _Tensors(response, host)
+    tensors = Tensors(response, host)
     embeddings = tensors.matrix(contract.SPEAKER_EMBEDDING)
     turns = tensors.turns(contract.TURN_START_MS, contract.TURN_END_MS, contract.TURN_SPEAKER)
     exclusive = tensors.turns(
@@ -109,7 +99,7 @@ def decode_diarization(response: service_pb2.ModelInferResponse, host: str) -> D
     return Diarization(turns, exclusive, embeddings)
 
 
-class _Tensors:
+class Tensors:
     """The outputs of one answer by name, checked against the contract."""
 
     def __init__(self, response: service_pb2.ModelInferResponse, host: str) -> None:
@@ -162,6 +152,21 @@ class _Tensors:
             return [item.decode() for item in deserialize_bytes_tensor(content).tolist()]
         except (struct.error, UnicodeDecodeError) as error:
             raise self.broken(f"{spec.name} is not a list of UTF-8 strings") from error
+
+    def words(self) -> tuple[RecognizedWord, ...]:
+        """The words of a recogniser, checked."""
+        texts = self.texts(contract.WORD)
+        starts = self.numbers(contract.WORD_START_MS).tolist()
+        ends = self.numbers(contract.WORD_END_MS).tolist()
+        confidences = self.numbers(contract.WORD_CONFIDENCE).tolist()
+        if not len(texts) == len(starts) == len(ends) == len(confidences):
+            raise self.broken("the word tensors differ in length")
+        if any(not 0 <= start <= end for start, end in zip(starts, ends, strict=True)):
+            raise self.broken("word times run backwards")
+        if not all(0 <= confidence <= 1 for confidence in confidences):
+            raise self.broken("a confidence is outside 0..1")
+        rows = zip(texts, starts, ends, confidences, strict=True)
+        return tuple(RecognizedWord(text, start, end, confidence) for text, start, end, confidence in rows)
 
     def turns(self, start: TensorSpec, end: TensorSpec, speaker: TensorSpec) -> tuple[SpeakerTurn, ...]:
         """Turns from their three tensors."""

@@ -23,6 +23,7 @@ from orchestrator.errors import (
     RequestTimeoutError,
     ServerUnavailableError,
     SpeechError,
+    StreamLostError,
 )
 
 _MAX_DETAILS: Final = 300
@@ -60,6 +61,8 @@ def from_status(code: grpc.StatusCode, details: str | None, call: Call) -> Failu
     if (told := faults.decode(text, host=call.host, model=call.model)) is not None:
         return Failure(told)
     model = call.model or "server"
+    if "must specify the START flag" in text:
+        return Failure(_lost(call))
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Failure(timed_out(call))
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
@@ -151,6 +154,15 @@ def _not_ready(call: Call) -> ModelNotReadyError:
     return ModelNotReadyError(
         f"{call.host} knows the model {call.model} but has not loaded it.",
         fix="wait until it is loaded, or see why it failed with `spark-speech status`.",
+        host=call.host,
+        model=call.model,
+    )
+
+
+def _lost(call: Call) -> StreamLostError:
+    return StreamLostError(
+        f"{call.host} no longer knows this stream of {call.model}.",
+        fix="open it again; the client library does so by itself and sends what was not final.",
         host=call.host,
         model=call.model,
     )

@@ -23,8 +23,11 @@ from orchestrator.client.catalog import IndexEntry, ModelCard, card
 from orchestrator.client.concurrent import gather
 from orchestrator.client.failures import Call, Failure
 from orchestrator.client.retry import RetryPolicy
+from orchestrator.client.stream import codec as stream_codec
+from orchestrator.client.stream.codec import WireChunk
 from orchestrator.diarization.base import Diarization, DiarizationOptions
 from orchestrator.engines.base import Recognition, RecognitionOptions, Samples
+from orchestrator.engines.streaming import StreamUpdate
 from orchestrator.errors import (
     ConfigurationError,
     ModelNotFoundError,
@@ -177,6 +180,34 @@ class TritonTransport:
         """
         response = await self._infer(model, version, samples, options, contract.DIARIZER)
         return codec.decode_diarization(response, self.host)
+
+    async def stream_chunk(
+        self, model: str, chunk: WireChunk, *, version: str = "", timeout_s: float
+    ) -> StreamUpdate:
+        """Send one chunk of a live stream; tried once, as only the stream's owner knows how to go on.
+
+        Does not count against ``max_concurrency``: a stream has one request in flight and must not wait for
+        recordings.
+
+        Args:
+            model: the streaming model.
+            chunk: the audio and its place in the stream.
+            version: one version, or empty for the one the server prefers.
+            timeout_s: limit in seconds.
+
+        Raises:
+            StreamLimitError: the server has as many streams as it was set up for.
+            StreamLostError: the server does not know the stream (any more).
+            ServiceError: the subclass says what happened; `orchestrator.client.failures` lists them.
+            UnsupportedLanguageError: the model does not know the language.
+        """
+        request = stream_codec.encode(model, version, chunk)
+        call = Call(self.host, model, version, timeout_s)
+        try:
+            response = await self._attempt(self._stub().ModelInfer, request, call)
+        except _AttemptError as failed:
+            raise failed.failure.error from failed.__cause__
+        return stream_codec.decode(response, self.host)
 
     async def _infer(
         self,

@@ -1,0 +1,38 @@
+"""What names the speakers of a live stream, as the session sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from orchestrator.engines.base import Samples
+from orchestrator.transcript.models import Segment
+
+Correction = tuple[int, Segment]
+"""An utterance's number and its segment with the speakers as they are known now."""
+
+
+class SpeakerLabeler(Protocol):
+    """Names speakers as utterances become final; one object a stream, called by one task, in order."""
+
+    async def final(self, utterance: int, segment: Segment, audio: Samples) -> Segment:
+        """The segment with speakers on itself and its words; its words and times stay as they are.
+
+        Args:
+            utterance: its number in the stream, from 0; rising, not necessarily without gaps.
+            segment: what was said; times are seconds from the stream's first sample.
+            audio: float32 ``[n]`` at 16 kHz, from ``segment.start`` to ``segment.end``.
+
+        Raises:
+            ServiceError: the diarizer failed; the utterance then goes out without speakers.
+        """
+
+    def corrections(self) -> Sequence[Correction]:
+        """Utterances that were final before and are known better since; asked after each final."""
+
+    async def finish(self) -> Sequence[Correction]:
+        """The last corrections, when the stream is over.
+
+        Raises:
+            ServiceError: the diarizer failed; there are no more corrections then.
+        """
