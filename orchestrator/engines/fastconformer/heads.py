@@ -23,18 +23,33 @@ class Tokens:
     """What a batch said, as tokens; row ``b`` holds ``count[b]`` of them.
 
     Attributes:
-        ids: int64 ``[B, U]``.
-        frames: int64 ``[B, U]``, the encoder frame each token was found at.
-        durations: int64 ``[B, U]``, frames it lasts (RNNT: 1).
-        confidence: float32 ``[B, U]``, in 0..1; see `certainty`.
+        table: int32 ``[B, U, 4]``: see the properties; the confidence's 32 bits are kept as they are, so that
+            all goes to the host in one transfer.
         count: int64 ``[B]``.
     """
 
-    ids: Tensor
-    frames: Tensor
-    durations: Tensor
-    confidence: Tensor
+    table: Tensor
     count: Tensor
+
+    @property
+    def ids(self) -> Tensor:
+        """int32 ``[B, U]``."""
+        return self.table[..., 0]
+
+    @property
+    def frames(self) -> Tensor:
+        """int32 ``[B, U]``, the encoder frame each token was found at."""
+        return self.table[..., 1]
+
+    @property
+    def durations(self) -> Tensor:
+        """int32 ``[B, U]``, frames it lasts (RNNT: 1)."""
+        return self.table[..., 2]
+
+    @property
+    def confidence(self) -> Tensor:
+        """float32 ``[B, U]``, in 0..1; see `certainty`."""
+        return self.table[..., 3].view(torch.float32)
 
 
 def certainty(log_probability: Tensor, choices: int) -> Tensor:
@@ -69,7 +84,8 @@ class DecoderState:
     """Where decoding of a batch stands between two chunks of audio; all tensors have the batch in them.
 
     Attributes:
-        hidden, cell: ``[layers, B, prediction_width]`` of the prediction network.
+        hidden: ``[layers, B, prediction_width]`` of the prediction network.
+        cell: the same in float32.
         predicted: ``[B, joint_width]``, its projected output for the last token.
         skip: int64 ``[B]``, frames of the next chunk the last token already covers.
     """
@@ -105,10 +121,10 @@ class TransducerHead(nn.Module):
         x = self.embedding(ids)
         hiddens, cells = [], []
         for layer, gates_of in enumerate(self.recurrent):
-            gates = gates_of(torch.cat((x, hidden[layer]), dim=1))
+            gates = gates_of(torch.cat((x, hidden[layer]), dim=1)).float()
             enter, forget, candidate, leave = gates.chunk(4, dim=1)
             kept = forget.sigmoid() * cell[layer] + enter.sigmoid() * candidate.tanh()
-            x = leave.sigmoid() * kept.tanh()
+            x = (leave.sigmoid() * kept.tanh()).to(x.dtype)
             hiddens.append(x)
             cells.append(kept)
         return self.project_prediction(x), torch.stack(hiddens), torch.stack(cells)
@@ -119,7 +135,7 @@ class TransducerHead(nn.Module):
         shape = (self.config.prediction_layers, batch, self.config.prediction_width)
         zeros = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
         start = torch.full((batch,), self.blank, device=weight.device)
-        predicted, hidden, cell = self.predict(start, zeros, zeros)
+        predicted, hidden, cell = self.predict(start, zeros, zeros.float())
         return DecoderState(hidden, cell, predicted, torch.zeros_like(start))
 
     @torch.inference_mode()
@@ -161,14 +177,13 @@ class GreedyLoop:
         self.predicted = torch.zeros((batch, config.joint_width), dtype=dtype, device=device)
         shape = (config.prediction_layers, batch, config.prediction_width)
         self.hidden = torch.zeros(shape, dtype=dtype, device=device)
-        self.cell = torch.zeros_like(self.hidden)
+        self.cell = torch.zeros(shape, dtype=torch.float32, device=device)
         self.count = torch.zeros_like(self.lengths)
         self.at_frame = torch.zeros_like(self.lengths)
         # One column more than can be filled: steps that find no token write there. A duration of zero lets
         # `max_symbols` tokens start at one frame.
         columns = time * config.max_symbols + 1
-        self.found = torch.zeros((batch, columns, 3), dtype=torch.long, device=device)
-        self.confidence = torch.zeros((batch, columns), dtype=torch.float32, device=device)
+        self.found = torch.zeros((batch, columns, 4), dtype=torch.int32, device=device)
 
     def begin(self, encoded: Tensor, lengths: Tensor, state: DecoderState) -> None:
         """Start on ``encoded`` ``[b, t, width]``, no larger than the loop; rows beyond ``b`` stay idle."""
@@ -206,8 +221,8 @@ class GreedyLoop:
         emit = active & ~is_blank
 
         slot = torch.where(emit, self.count, self.found.shape[1] - 1)
-        self.found[self.rows, slot] = torch.stack((ids, self.time, lasts), dim=1)
-        self.confidence[self.rows, slot] = certainty(best - labels.logsumexp(1), blank + 1)
+        confidence = certainty(best - labels.logsumexp(1), blank + 1).view(torch.int32)
+        self.found[self.rows, slot] = torch.stack((ids.int(), self.time.int(), lasts.int(), confidence), 1)
         self.count += emit
 
         self.at_frame.copy_((self.at_frame + emit) * (emit & (moves == 0)))
@@ -223,8 +238,7 @@ class GreedyLoop:
     def tokens(self) -> Tokens:
         """What was found so far."""
         longest = int(self.count.max()) if len(self.count) else 0
-        ids, frames, lasts = self.found[:, :longest].unbind(2)
-        return Tokens(ids, frames, lasts, self.confidence[:, :longest], self.count)
+        return Tokens(self.found[:, :longest], self.count)
 
     def state(self) -> DecoderState:
         """What the next chunk needs."""

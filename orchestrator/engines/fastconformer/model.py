@@ -43,21 +43,21 @@ class FastModel:
     @torch.inference_mode()
     def tokens(self, audio: NDArray[np.float32], lengths: Sequence[int]) -> TokenBatch:
         """What a padded batch says."""
-        encoded, frames = self._compute.encode(torch.from_numpy(audio), torch.tensor(lengths))
+        encoded, encoder_frames = self._compute.encode(torch.from_numpy(audio), torch.tensor(lengths))
         head = self._compute.network.head
         if isinstance(head, CtcHead):
             labels, certainty = (part.cpu().numpy() for part in head.labels(encoded))
-            return ctc_tokens(labels, certainty, frames.cpu().numpy(), head.blank, self.vocabulary)
-        found, _ = self._compute.decode(encoded, frames)
+            return ctc_tokens(labels, certainty, encoder_frames.cpu().numpy(), head.blank, self.vocabulary)
+        found, _ = self._compute.decode(encoded, encoder_frames)
         count = found.count.cpu().numpy()
-        kept = np.arange(found.ids.shape[1]) < count[:, None]
-        parts = torch.stack((found.ids, found.frames, found.durations)).cpu().numpy()
+        table = found.table.cpu().numpy()[np.arange(found.table.shape[1]) < count[:, None]]
+        ids, frames, durations = table[:, :3].T.astype(np.int64)
         return transducer_tokens(
             count,
-            parts[0][kept],
-            parts[1][kept],
-            parts[2][kept] if head.config.kind == "tdt" else None,
-            found.confidence.cpu().numpy()[kept],
+            ids,
+            frames,
+            durations if head.config.kind == "tdt" else None,
+            np.ascontiguousarray(table[:, 3]).view(np.float32),
             self.vocabulary,
         )
 
