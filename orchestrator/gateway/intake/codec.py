@@ -1,0 +1,50 @@
+"""libav decoders fed with packets, without a container."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.audio.codeccontext import AudioCodecContext
+from av.packet import Packet
+
+from orchestrator.gateway.intake.decoder import Block, damaged
+
+
+class PacketDecoder:
+    """Packets of one codec to blocks."""
+
+    def __init__(self, codec: str, extradata: bytes, channels: int) -> None:
+        """Open the decoder.
+
+        Args:
+            codec: libav's name.
+            extradata: the codec's header.
+            channels: how many there are; what comes with another number is damage.
+        """
+        self._context = cast(AudioCodecContext, av.CodecContext.create(codec, "r"))
+        self._context.extradata = extradata
+        self._floats = av.AudioResampler(format="fltp")
+        self._channels = channels
+
+    def parse(self, data: bytes) -> list[Block]:
+        """Cut ``data`` into packets and decode them; none: the rest of what was held back."""
+        try:
+            packets: Sequence[Packet[Any]] = self._context.parse(data or None)
+        except (av.FFmpegError, ValueError) as error:
+            raise damaged("it cannot be cut into frames") from error
+        return [block for packet in packets for block in self.decode(packet)]
+
+    def decode(self, packet: Packet[Any] | bytes | None) -> list[Block]:
+        """Decode one packet; None: what the decoder holds back."""
+        given = Packet(packet) if isinstance(packet, bytes) else packet
+        try:
+            frames = [out for frame in self._context.decode(given) for out in self._floats.resample(frame)]
+            blocks = [np.asarray(frame.to_ndarray(), dtype=np.float32) for frame in frames]
+        except (av.FFmpegError, ValueError) as error:
+            raise damaged("a frame of it does not decode") from error
+        if any(block.shape[0] != self._channels for block in blocks):
+            raise damaged("its number of channels changes")
+        return blocks
