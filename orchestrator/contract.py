@@ -126,14 +126,6 @@ CONTRACTS: Final = {
 }
 
 
-class Control(StrEnum):
-    """Inputs that Triton's sequence batcher adds to each request of a stream (INT32 flags, UINT64 id)."""
-
-    START = "START"
-    END = "END"
-    CORRELATION_ID = "CORRID"
-
-
 class Parameter(StrEnum):
     """Keys of the ``parameters`` map in config.pbtxt. Values are strings, as Triton wants them."""
 
@@ -153,5 +145,7 @@ class Parameter(StrEnum):
     """Streaming models: the audio of one step; the client sends chunks of this length."""
     MAX_STREAMS = "max_streams"
     """Streaming models: the most streams at once; one more is refused."""
+    IDLE_TIMEOUT_S = "idle_timeout_s"
+    """Streaming models: seconds without a chunk, even an empty one, after which a stream is forgotten."""
     RANK = "rank"
     """Whole number; among models that can do the job the client's router prefers the lowest."""

@@ -54,6 +54,8 @@ def _absolute(path: Path) -> Path:
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 """A path with ``~`` expanded; a relative one starts at the current folder."""
 Port = Annotated[int, Field(ge=1, le=65535)]
+Frames = Annotated[int, Field(ge=0, le=60_000, multiple_of=80)]
+"""Milliseconds of whole encoder frames."""
 
 
 class _Section(BaseModel):
@@ -115,6 +117,35 @@ class BuildSettings(_Section):
         return endpoint
 
 
+class StreamingSettings(_Section):
+    """How `build` sets up models for live streams."""
+
+    preset: Literal["low_latency", "balanced", "throughput"] = "balanced"
+    """Lengths of chunk, left and right context together; the next three change one each."""
+    chunk_ms: Frames | None = None
+    """Audio of one step: the client sends this much at once."""
+    left_ms: Frames | None = None
+    """Audio before the chunk that the encoder hears again."""
+    right_ms: Frames | None = None
+    """Audio after the chunk that the encoder waits for; 0 is allowed."""
+    max_streams: int | None = Field(default=None, ge=1, le=65_536)
+    """Streams at once, over all instances; None: 8 on a CPU, 256 on a GPU."""
+    idle_timeout_s: float = Field(default=60.0, gt=0, le=86_400)
+    """A stream that sends nothing for this long, not even an empty chunk, is forgotten."""
+    queue_delay_ms: float | None = Field(default=None, ge=0, le=1000)
+    """How long the first chunk of a step waits for those of other streams; None: 1/32 of a chunk."""
+    instances: int = Field(default=1, ge=1, le=16)
+    """Processes that share the streams, each with the weights of its own."""
+
+    @model_validator(mode="after")
+    def _some_audio(self) -> StreamingSettings:
+        if self.chunk_ms == 0:
+            raise ValueError("chunk_ms must be at least 80")
+        if self.max_streams is not None and self.max_streams < self.instances:
+            raise ValueError("max_streams must be at least instances")
+        return self
+
+
 class AudioSettings(_Section):
     """Limits on recordings."""
 
@@ -129,8 +160,11 @@ class ClientSettings(_Section):
     timeout_s: float = Field(default=300.0, gt=0)
     """For one request to the server, retries not counted; the duration of its audio is added."""
     retries: int = Field(default=4, ge=0)
-    max_concurrency: int = Field(default=8, ge=1)
-    """Requests in flight at once."""
+    max_concurrency: int = Field(default=256, ge=1)
+    """Requests to one model in flight at once; never more than its batches can hold."""
+    encoding: Literal["pcm16", "float32"] = "pcm16"
+    """How audio travels to recognisers. ``pcm16`` rounds to 1/32,768 and halves the bytes; 16-bit recordings
+    lose nothing. A server that takes float32 alone gets that."""
     window_s: float = Field(default=30.0, gt=2)
     overlap_s: float = Field(default=4.0, ge=0)
 
@@ -198,6 +232,7 @@ class Settings(BaseSettings):
     paths: PathSettings = PathSettings()
     server: ServerSettings = ServerSettings()
     build: BuildSettings = BuildSettings()
+    streaming: StreamingSettings = StreamingSettings()
     audio: AudioSettings = AudioSettings()
     client: ClientSettings = ClientSettings()
     gateway: GatewaySettings = GatewaySettings()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ class ModelContext:
         threads: CPU threads, None for the library's own default.
         options: what only this engine knows, see `EngineSource.options`.
         max_window_s: the longest audio of one request, in seconds.
+        chunk_ms: for live streams, the audio that clients send at once; 0 elsewhere.
+        idle_timeout_s: for live streams, how long one may send nothing; infinite elsewhere.
     """
 
     name: str
@@ -34,6 +37,8 @@ class ModelContext:
     threads: int | None
     options: Mapping[str, Any]
     max_window_s: float
+    chunk_ms: int = 0
+    idle_timeout_s: float = math.inf
 
     @classmethod
     def from_args(cls, args: Mapping[str, str]) -> ModelContext:
@@ -49,6 +54,8 @@ class ModelContext:
             engine = given[Parameter.ENGINE]
             window_s = float(given[Parameter.MAX_WINDOW_S])
             options: Any = json.loads(given.get(Parameter.ENGINE_OPTIONS, "{}"))
+            chunk_ms = int(given.get(Parameter.CHUNK_MS, "0"))
+            idle_timeout_s = float(given.get(Parameter.IDLE_TIMEOUT_S, "inf"))
             threads = options.pop("threads", None)
             if not (threads is None or (isinstance(threads, int) and threads > 0)):
                 raise ValueError(f"threads is {threads!r}, not a whole number above 0")
@@ -67,6 +74,8 @@ class ModelContext:
             threads=threads,
             options=options,
             max_window_s=window_s,
+            chunk_ms=chunk_ms,
+            idle_timeout_s=idle_timeout_s,
         )
 
     @property

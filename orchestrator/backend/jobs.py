@@ -6,48 +6,37 @@ one response a request. A bad request gets its own error and never spoils the ot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
 
 from orchestrator.backend.context import ModelContext
-from orchestrator.backend.faults import encode
+from orchestrator.backend.wire import (
+    OptionsT,
+    Tensors,
+    TritonUtils,
+    batched,
+    cancelled_response,
+    failed_response,
+    is_cancelled,
+    read_options,
+)
 from orchestrator.contract import AUDIO, OPTIONS, PCM16, SAMPLE_RATE_HZ
 from orchestrator.engines.base import PCM16_SCALE, Pcm16, Samples
 from orchestrator.errors import (
     AudioEmptyError,
-    AudioError,
     AudioTooLongError,
     AudioValueError,
     InferenceError,
     InvalidRequestError,
     SpeechError,
-    UnsupportedLanguageError,
 )
 
-OptionsT = TypeVar("OptionsT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
-Tensors = Mapping[str, NDArray[Any]]
-"""Output tensors by name, without the leading batch dimension."""
 Engine = Callable[[Sequence[Any], OptionsT], Sequence[ResultT]]
 """Takes `Samples`, and `Pcm16` where `read` was told so; gives one result for each."""
-
-_CALLERS_FAULT: Final = (AudioError, InvalidRequestError, UnsupportedLanguageError)
-
-
-class TritonUtils(Protocol):
-    """The part of Triton's ``triton_python_backend_utils`` used here."""
-
-    Tensor: Any
-    InferenceResponse: Any
-    TritonError: Any
-
-    def get_input_tensor_by_name(self, request: Any, name: str) -> Any:
-        """The request's tensor, None where it has none of this name."""
 
 
 @dataclass(slots=True)
@@ -90,7 +79,7 @@ def read(
                 context,
             )
             job.samples = samples if takes_pcm16 else _floats(samples)
-            job.options = _options(pb_utils.get_input_tensor_by_name(request, OPTIONS.name), options_type)
+            job.options = read_options(pb_utils.get_input_tensor_by_name(request, OPTIONS.name), options_type)
         except SpeechError as error:
             error.model = error.model or context.name
             job.fault = error
@@ -110,14 +99,14 @@ def run(
     """
     groups: dict[OptionsT | None, list[Job[OptionsT, ResultT]]] = {}
     for job in jobs:
-        job.cancelled = _is_cancelled(job.request)
+        job.cancelled = is_cancelled(job.request)
         if job.open:
             groups.setdefault(job.options, []).append(job)
     for group in groups.values():
         if _attempt(group, engine, context) or len(group) == 1:
             continue
         for job in group:
-            job.cancelled = _is_cancelled(job.request)
+            job.cancelled = is_cancelled(job.request)
             job.fault = None
             if job.open:
                 _attempt([job], engine, context)
@@ -159,46 +148,12 @@ def _attempt(
 
 
 def _response(job: Job[Any, ResultT], pack: Callable[[ResultT], Tensors], pb_utils: TritonUtils) -> Any:
-    error_type = pb_utils.TritonError
     if job.cancelled:
-        return _failed("the client cancelled the request", _code(error_type, "CANCELLED"), pb_utils)
+        return cancelled_response(pb_utils)
     if job.result is None:
-        fault = job.fault or InferenceError("the model gave no result")
-        code = "INVALID_ARG" if isinstance(fault, _CALLERS_FAULT) else "INTERNAL"
-        return _failed(encode(fault), _code(error_type, code), pb_utils)
-    tensors = [pb_utils.Tensor(name, _batched(value)) for name, value in pack(job.result).items()]
+        return failed_response(job.fault or InferenceError("the model gave no result"), pb_utils)
+    tensors = [pb_utils.Tensor(name, batched(value)) for name, value in pack(job.result).items()]
     return pb_utils.InferenceResponse(output_tensors=tensors)
-
-
-def _batched(values: NDArray[Any]) -> NDArray[Any]:
-    """``values`` as ``[1, ...]``.
-
-    An array without elements gets the strides of C order: NumPy may keep them all at 0, and a server that
-    takes the array through DLPack compares them with the shape.
-    """
-    shape = (1, *values.shape)
-    if values.size or values.dtype.hasobject:
-        return values.reshape(shape)
-    strides, step = [], values.itemsize
-    for length in reversed(shape):
-        strides.append(step)
-        step *= length
-    return np.lib.stride_tricks.as_strided(np.empty(1, values.dtype), shape, strides[::-1])
-
-
-def _failed(message: str, code: Any, pb_utils: TritonUtils) -> Any:
-    error = pb_utils.TritonError(message) if code is None else pb_utils.TritonError(message, code)
-    return pb_utils.InferenceResponse(output_tensors=[], error=error)
-
-
-def _code(error_type: Any, name: str) -> Any:
-    """Triton's status code, None where this version's TritonError knows none."""
-    return getattr(error_type, name, None)
-
-
-def _is_cancelled(request: Any) -> bool:
-    asked = getattr(request, "is_cancelled", None)
-    return bool(asked()) if asked is not None else False
 
 
 def _audio(floats: Any, integers: Any, context: ModelContext) -> Samples | Pcm16:
@@ -238,20 +193,3 @@ def _floats(samples: Samples | Pcm16) -> Samples:
     if samples.dtype == np.float32:
         return cast("Samples", samples)
     return np.multiply(samples, np.float32(1 / PCM16_SCALE), dtype=np.float32)
-
-
-def _options(tensor: Any, options_type: type[OptionsT]) -> OptionsT:
-    if tensor is None:
-        return options_type()
-    values = tensor.as_numpy()
-    fix = f"send one JSON object with any of: {', '.join(options_type.model_fields)}"
-    if values.size != 1:
-        raise InvalidRequestError(f"OPTIONS has shape {list(values.shape)}, not [1, 1]", fix=fix)
-    text = values.reshape(-1)[0]
-    try:
-        return options_type.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        reason = f"{where}: {first['msg']}" if where else first["msg"]
-        raise InvalidRequestError(f"OPTIONS cannot be read: {reason}", fix=fix) from error

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator import contract
-from orchestrator.backend.jobs import Tensors
+from orchestrator.backend.wire import Tensors
 from orchestrator.diarization.base import Diarization, SpeakerTurn
 from orchestrator.engines.base import Recognition
 
@@ -18,11 +18,11 @@ def recognition_tensors(recognition: Recognition) -> Tensors:
     """The outputs of `contract.RECOGNIZER`; W words give shape ``[W]``."""
     words = recognition.words
     return {
-        contract.WORD.name: _text([word.text for word in words]),
+        contract.WORD.name: text_tensor([word.text for word in words]),
         contract.WORD_START_MS.name: np.array([word.start_ms for word in words], dtype=np.int32),
         contract.WORD_END_MS.name: np.array([word.end_ms for word in words], dtype=np.int32),
         contract.WORD_CONFIDENCE.name: np.array([word.confidence for word in words], dtype=np.float32),
-        contract.LANGUAGE.name: _text([recognition.language]),
+        contract.LANGUAGE.name: text_tensor([recognition.language]),
         contract.TIMES_ESTIMATED.name: np.array([recognition.times_estimated], dtype=np.bool_),
     }
 
@@ -46,7 +46,7 @@ def _turns(turns: Sequence[SpeakerTurn]) -> NDArray[np.int32]:
     return np.ascontiguousarray(np.array(rows, dtype=np.int32).reshape(-1, 3).T)
 
 
-def _text(values: Sequence[str]) -> NDArray[Any]:
+def text_tensor(values: Sequence[str]) -> NDArray[Any]:
     """Triton's BYTES: an object array of UTF-8 bytes, also where there is nothing in it."""
     array = np.empty(len(values), dtype=np.object_)
     array[:] = [value.encode("utf-8") for value in values]

@@ -166,6 +166,7 @@ def _plan(
         device="cuda" if wanted == "cuda" else "cpu",
         target=_target(target),
         options=_options(windows),
+        streaming=settings.streaming,
     )
 
 

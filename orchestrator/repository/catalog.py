@@ -49,7 +49,8 @@ class Batching:
     """How Triton groups requests.
 
     Attributes:
-        cpu, gpu: most requests in one engine call, by device; 1 hands them over one by one.
+        cpu, gpu: most requests in one engine call, by device; 1 hands them over one by one. For live
+            streams, which all send at once, the most streams.
         queue_delay_us: how long, in microseconds, the first request of a batch waits for company.
     """
 
@@ -161,11 +162,12 @@ def _recognizer(
     embedded_languages: tuple[str, ...] | None = None,
     uses_gpu: bool = True,
     told_languages: bool = False,
+    task: Task = Task.RECOGNIZE,
 ) -> ModelKind:
     engine = registry.spec(name)
     return ModelKind(
         name=name,
-        task=Task.RECOGNIZE,
+        task=task,
         engine=engine.name,
         packages=engine.distributions,
         languages=engine.languages,
@@ -190,6 +192,17 @@ KINDS: Final = {
             rank=10,
             # On a GPU a batch of 32 windows costs little more than one; 10 ms is short beside a window.
             batching=Batching(cpu=8, gpu=32, queue_delay_us=10_000),
+            embedded=(PackageFile("model.nemo", "training/checkpoint/*.nemo"),),
+            embedded_languages=("en",),
+            told_languages=True,
+        ),
+        _recognizer(
+            "parakeet_streaming",
+            task=Task.STREAM,
+            # A chunk is worked off in one step that the other streams wait for, so it is kept short.
+            max_window_s=10.0,
+            rank=10,
+            batching=Batching(cpu=8, gpu=256),
             embedded=(PackageFile("model.nemo", "training/checkpoint/*.nemo"),),
             embedded_languages=("en",),
             told_languages=True,

@@ -41,6 +41,24 @@ class InstanceGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class SequenceBatching:
+    """Requests that belong together go to one instance, one after the other (Triton's ``oldest`` strategy).
+
+    A model's Python code reads a request's sequence and its start and end flags from the request itself, so
+    no control inputs are configured.
+
+    Attributes:
+        candidates: the most sequences of one instance that may have a request in a batch; others wait.
+        idle_us: microseconds without a request after which Triton forgets a sequence.
+        queue_delay_us: microseconds the first request of a batch waits for those of other sequences.
+    """
+
+    candidates: int
+    idle_us: int
+    queue_delay_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """What a ``config.pbtxt`` of this project says.
 
@@ -48,6 +66,7 @@ class ModelConfig:
         max_batch_size: requests in one call, at least 1; each request has a leading dimension of 1.
         ragged: inputs without a fixed length may differ in it within a batch (``allow_ragged_batch``).
         queue_delay_us: microseconds a batch waits to fill; None: no dynamic batching.
+        sequences: how sequences are batched, in place of dynamic batching; None: there are none.
         parameters: `contract.Parameter` keys and their text.
     """
 
@@ -58,6 +77,7 @@ class ModelConfig:
     max_batch_size: int = 1
     ragged: bool = False
     queue_delay_us: int | None = None
+    sequences: SequenceBatching | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -113,6 +133,12 @@ def _to_message(config: ModelConfig) -> schema.ModelConfig:
     if config.queue_delay_us is not None:
         message.dynamic_batching.max_queue_delay_microseconds = config.queue_delay_us
         message.dynamic_batching.SetInParent()
+    if (sequences := config.sequences) is not None:
+        batching = message.sequence_batching
+        batching.max_sequence_idle_microseconds = sequences.idle_us
+        batching.oldest.max_candidate_sequences = sequences.candidates
+        batching.oldest.max_queue_delay_microseconds = sequences.queue_delay_us
+        batching.oldest.SetInParent()
     for key, value in config.parameters.items():
         message.parameters[key].string_value = value
     return message
@@ -140,5 +166,17 @@ def _from_message(message: schema.ModelConfig) -> ModelConfig:
             if message.HasField("dynamic_batching")
             else None
         ),
+        sequences=_sequences(message),
         parameters={key: value.string_value for key, value in message.parameters.items()},
+    )
+
+
+def _sequences(message: schema.ModelConfig) -> SequenceBatching | None:
+    batching = message.sequence_batching
+    if not message.HasField("sequence_batching") or not batching.HasField("oldest"):
+        return None
+    return SequenceBatching(
+        candidates=batching.oldest.max_candidate_sequences,
+        idle_us=batching.max_sequence_idle_microseconds,
+        queue_delay_us=batching.oldest.max_queue_delay_microseconds,
     )

@@ -21,7 +21,9 @@ from orchestrator.repository.catalog import (
     kind_of,
 )
 from orchestrator.repository.config import Device, InstanceGroup, ModelConfig
+from orchestrator.repository.live import stream_config
 from orchestrator.repository.sources import EmbeddedSource, HubSource, Source, parse_source
+from orchestrator.settings import StreamingSettings
 
 Architecture = Literal["x86_64", "aarch64"]
 DEFAULT_MODELS: Final[Mapping[str, str]] = {"moonshine": "embedded", "diarizer": "embedded"}
@@ -105,8 +107,11 @@ def make_plan(
     device: Device = "cpu",
     target: Architecture = "x86_64",
     options: Mapping[str, ModelOptions] | None = None,
+    streaming: StreamingSettings | None = None,
 ) -> BuildPlan:
     """Plan a release of ``models``, a map of model names to sources (see `sources`).
+
+    ``streaming`` says how models of live streams are set up; None: as the settings' defaults do.
 
     Raises:
         ConfigurationError: no models, an unknown one, a source that is none, an option out of range, or
@@ -124,10 +129,16 @@ def make_plan(
                 fix=f"add it with --model {kind_of(name).name}=SOURCE",
             )
     plans = tuple(
-        _model(kind_of(name), parse_source(models[name]), device, given.get(name, ModelOptions()))
+        _model(
+            kind_of(name),
+            parse_source(models[name]),
+            device,
+            given.get(name, ModelOptions()),
+            streaming or StreamingSettings(),
+        )
         for name in sorted(models)
     )
-    if not any(plan.kind.task is Task.RECOGNIZE for plan in plans):
+    if not any(plan.kind.task in (Task.RECOGNIZE, Task.STREAM) for plan in plans):
         raise ConfigurationError(
             "the release would have no recogniser", fix="add one: --model moonshine=embedded"
         )
@@ -152,14 +163,19 @@ def with_models(base: Mapping[str, str], given: list[str]) -> dict[str, str]:
     return models
 
 
-def _model(kind: ModelKind, source: Source, device: Device, options: ModelOptions) -> ModelPlan:
+def _model(
+    kind: ModelKind, source: Source, device: Device, options: ModelOptions, streaming: StreamingSettings
+) -> ModelPlan:
     embedded = kind.embedded if isinstance(source, EmbeddedSource) else ()
     if isinstance(source, EmbeddedSource) and not embedded:
         raise ConfigurationError(
             f"{kind.name} has no embedded weights",
             fix=f"name a source: --model {kind.name}=<hub id or path>",
         )
-    return ModelPlan(kind, source, _config(kind, source, device, options), embedded)
+    config = _config(kind, source, device, options)
+    if kind.task is Task.STREAM:
+        config = stream_config(config, streaming)
+    return ModelPlan(kind, source, config, embedded)
 
 
 def _config(kind: ModelKind, source: Source, device: Device, options: ModelOptions) -> ModelConfig:
@@ -179,7 +195,7 @@ def _config(kind: ModelKind, source: Source, device: Device, options: ModelOptio
         Parameter.MAX_WINDOW_S: f"{window_s:g}",
         Parameter.RANK: str(kind.rank),
     }
-    if kind.task is Task.RECOGNIZE:
+    if kind.task in (Task.RECOGNIZE, Task.STREAM):
         parameters[Parameter.LANGUAGES] = ",".join(languages)
         parameters[Parameter.WORD_TIMES] = "estimated" if kind.times_estimated else "measured"
     return ModelConfig(

@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2 as schema
 from orchestrator import resources
 from orchestrator.contract import TensorSpec
 from orchestrator.errors import ReleaseInvalidError
-from orchestrator.repository.config import InstanceGroup, ModelConfig, parse, render
+from orchestrator.repository.config import InstanceGroup, ModelConfig, SequenceBatching, parse, render
 from orchestrator.repository.plan import make_plan
 from orchestrator.repository.render import committed_configs
 
@@ -23,6 +23,12 @@ _dims = st.lists(st.sampled_from([-1, 1, 4]), min_size=1, max_size=3).map(tuple)
 _type = st.sampled_from(["FP32", "INT32", "INT64", "BYTES", "BOOL"])
 _input = st.builds(TensorSpec, _name, _type, _dims, st.booleans())
 _output = st.builds(TensorSpec, _name, _type, _dims)
+_sequences = st.builds(SequenceBatching, *[st.integers(0, 2**31 - 1)] * 3)
+
+_batching = st.fixed_dictionaries({}) | st.one_of(
+    st.fixed_dictionaries({"queue_delay_us": st.integers(0, 10**6)}),
+    st.fixed_dictionaries({"sequences": _sequences}),
+)
 
 
 @st.composite
@@ -37,7 +43,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         ),
         max_batch_size=draw(st.integers(1, 512)),
         ragged=draw(st.booleans()) and any(-1 in tensor.dims for tensor in inputs),
-        queue_delay_us=draw(st.none() | st.integers(0, 10**6)),
+        **draw(_batching),
         parameters=draw(st.dictionaries(_name, st.text(max_size=20), max_size=4)),
     )
 
