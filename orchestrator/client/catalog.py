@@ -7,10 +7,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from orchestrator.contract import Parameter, Task
+from orchestrator.contract import PCM16, Parameter, Task
 
 _DEFAULT_RANK: Final = 1000
 """Models that state no rank come last."""
+_DEFAULT_IN_FLIGHT: Final = 8
+"""For models whose batches are not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedConfig:
+    """What the client reads in a loaded model's configuration.
+
+    Attributes:
+        parameters: keys of `contract.Parameter` and their text.
+        inputs: the names of its inputs.
+        max_batch_size: requests in one batch; 0 where requests are not batched.
+        instances: how many batches are in work at once.
+    """
+
+    parameters: Mapping[str, str]
+    inputs: frozenset[str] = frozenset()
+    max_batch_size: int = 0
+    instances: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +61,9 @@ class ModelCard:
         rank: the lowest is preferred.
         chunk_ms: a streaming model's step; 0 for others.
         max_streams: how many streams it takes at once; 0 for others.
+        takes_pcm16: it takes 16-bit audio as well.
+        max_in_flight: as many requests as can be of use at once: a full batch for each of its instances, and
+            one that waits.
     """
 
     name: str
@@ -57,6 +79,8 @@ class ModelCard:
     rank: int = _DEFAULT_RANK
     chunk_ms: int = 0
     max_streams: int = 0
+    takes_pcm16: bool = False
+    max_in_flight: int = _DEFAULT_IN_FLIGHT
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data; an unbounded window is None."""
@@ -65,8 +89,8 @@ class ModelCard:
         return data
 
 
-def card(name: str, entries: Iterable[IndexEntry], parameters: Mapping[str, str] | None) -> ModelCard:
-    """The card of one model from its index entries and, where it is ready, its config's parameters.
+def card(name: str, entries: Iterable[IndexEntry], config: ServedConfig | None) -> ModelCard:
+    """The card of one model from its index entries and, where it is ready, its configuration.
 
     Parameters that are missing or not understood leave their defaults: a server may hold models of others.
     """
@@ -75,9 +99,9 @@ def card(name: str, entries: Iterable[IndexEntry], parameters: Mapping[str, str]
     state = "READY" if versions else next((entry.state for entry in entries if entry.state), "UNLOADED")
     reason = "" if versions else next((entry.reason for entry in entries if entry.reason), "")
     base = ModelCard(name, bool(versions), versions, state, reason.partition("\n")[0])
-    if parameters is None:
+    if config is None:
         return base
-    given = {key: parameters.get(key, "") for key in Parameter}
+    given = {key: config.parameters.get(key, "") for key in Parameter}
     task = given[Parameter.TASK]
     return ModelCard(
         name=name,
@@ -93,6 +117,8 @@ def card(name: str, entries: Iterable[IndexEntry], parameters: Mapping[str, str]
         rank=int(given[Parameter.RANK]) if given[Parameter.RANK].lstrip("-").isdigit() else _DEFAULT_RANK,
         chunk_ms=_count(given[Parameter.CHUNK_MS]),
         max_streams=_count(given[Parameter.MAX_STREAMS]),
+        takes_pcm16=PCM16.name in config.inputs,
+        max_in_flight=config.max_batch_size * (config.instances + 1) or _DEFAULT_IN_FLIGHT,
     )
 
 

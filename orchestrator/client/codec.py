@@ -13,7 +13,14 @@ from tritonclient.utils import deserialize_bytes_tensor
 from orchestrator import contract
 from orchestrator.contract import DataType, ModelContract, TensorSpec
 from orchestrator.diarization.base import Diarization, DiarizationOptions, SpeakerTurn
-from orchestrator.engines.base import Recognition, RecognitionOptions, RecognizedWord, Samples
+from orchestrator.engines.base import (
+    PCM16_SCALE,
+    Pcm16,
+    Recognition,
+    RecognitionOptions,
+    RecognizedWord,
+    Samples,
+)
 from orchestrator.errors import RemoteInferenceError
 
 MAX_MESSAGE_BYTES: Final = 2**31 - 1
@@ -29,9 +36,20 @@ _OVERHEAD_BYTES: Final = 64 * 1024
 """More than names, shapes and options ever take."""
 
 
-def request_bytes(samples: int) -> int:
+def request_bytes(samples: int, *, pcm16: bool = False) -> int:
     """The size of a request that carries ``samples`` samples, rounded up."""
-    return samples * np.dtype(np.float32).itemsize + _OVERHEAD_BYTES
+    return samples * np.dtype(np.int16 if pcm16 else np.float32).itemsize + _OVERHEAD_BYTES
+
+
+def to_pcm16(samples: Samples) -> Pcm16:
+    """``samples`` (finite) rounded to the nearest 1/32,768; what is louder than full scale is cut off there.
+
+    Nothing changes in samples that came from 16-bit audio.
+    """
+    scaled = np.multiply(samples, np.float32(PCM16_SCALE))
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -PCM16_SCALE, PCM16_SCALE - 1, out=scaled)
+    return scaled.astype("<i2")
 
 
 def encode(
@@ -40,6 +58,8 @@ def encode(
     samples: Samples,
     options: RecognitionOptions | DiarizationOptions | None,
     outputs: ModelContract,
+    *,
+    pcm16: bool = False,
 ) -> service_pb2.ModelInferRequest:
     """The request for one recording.
 
@@ -47,13 +67,15 @@ def encode(
         model: the model's name on the server.
         version: one version, or empty for the one the server's policy picks.
         samples: float32 ``[n]`` at 16 kHz.
-        options: sent as JSON, without what is None; nothing is sent where all is None.
+        options: sent as JSON, without what is at its default, so that servers that do not know a new option
+            answer all the same; nothing is sent where all is.
         outputs: the contract whose outputs are asked for.
+        pcm16: send 16-bit samples, see `to_pcm16`.
     """
     request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
-    audio = np.ascontiguousarray(samples, dtype="<f4")
-    add_input(request, contract.AUDIO, [1, len(audio)], audio.tobytes())
-    if options is not None and (chosen := options.model_dump_json(exclude_none=True)) != "{}":
+    audio = to_pcm16(samples) if pcm16 else np.ascontiguousarray(samples, dtype="<f4")
+    add_input(request, contract.PCM16 if pcm16 else contract.AUDIO, [1, len(audio)], audio.tobytes())
+    if options is not None and (chosen := options.model_dump_json(exclude_defaults=True)) != "{}":
         text = chosen.encode()
         add_input(request, contract.OPTIONS, [1, 1], len(text).to_bytes(4, "little") + text)
     for spec in outputs.outputs:

@@ -68,10 +68,16 @@ class Job:
     async def _recognise(self, samples: Samples, plan: tuple[Window, ...], steps: _Steps) -> Recognition:
         """Recognise all windows of one channel at the same time, so that the server can batch them."""
         options = RecognitionOptions(language=self._options.language)
+        # A server of an older release knows float32 alone.
+        pcm16 = self._settings.encoding == "pcm16" and self._recogniser.takes_pcm16
 
         async def one(window: Window) -> Recognition:
             recognition = await self._transport.recognize(
-                self._recogniser.name, window.of(samples), options, version=self._options.model_version
+                self._recogniser.name,
+                window.of(samples),
+                options,
+                version=self._options.model_version,
+                pcm16=pcm16,
             )
             steps.one_done()
             return recognition

@@ -19,7 +19,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from orchestrator import contract
 from orchestrator.client import codec, failures
-from orchestrator.client.catalog import IndexEntry, ModelCard, card
+from orchestrator.client.catalog import IndexEntry, ModelCard, ServedConfig, card
 from orchestrator.client.concurrent import gather
 from orchestrator.client.failures import Call, Failure
 from orchestrator.client.retry import RetryPolicy
@@ -104,7 +104,8 @@ class TritonTransport:
             url: see `parse_url`.
             timeout_s: limit of one attempt in seconds; an inference gets the duration of its audio on top,
                 because a model may work at the speed of the recording.
-            max_concurrency: inferences in flight at once; the others wait their turn here.
+            max_concurrency: inferences of one model in flight at once; the others wait their turn here. Once
+                `cards` was asked, no more than the model's batches can hold.
             retry: how often to try again.
             metadata: gRPC headers sent with each call, such as the secret of a restricted protocol.
 
@@ -113,7 +114,8 @@ class TritonTransport:
         """
         self.host, self._tls = parse_url(url)
         self._timeout_s = timeout_s
-        self._limiter = anyio.CapacityLimiter(max_concurrency)
+        self._max_concurrency = max_concurrency
+        self._limiters: dict[str, anyio.CapacityLimiter] = {}
         self._retry = retry or RetryPolicy()
         self._metadata = tuple((key.lower(), value) for key, value in (metadata or {}).items())
         self._channel: grpc.aio.Channel | None = None
@@ -154,20 +156,42 @@ class TritonTransport:
         async def read(name: str) -> ModelCard:
             lines = entries[name]
             ready = any(line.state == "READY" for line in lines)
-            return card(name, lines, await self._parameters(name) if ready else None)
+            return card(name, lines, await self._config(name) if ready else None)
 
-        return tuple(await gather(*(lambda name=name: read(name) for name in sorted(entries))))
+        cards = await gather(*(lambda name=name: read(name) for name in sorted(entries)))
+        for found in cards:
+            most = min(found.max_in_flight, self._max_concurrency)
+            if found.ready and self._limiter(found.name).total_tokens != most:
+                self._limiters[found.name] = anyio.CapacityLimiter(most)
+        return tuple(cards)
+
+    def _limiter(self, model: str) -> anyio.CapacityLimiter:
+        """What bounds the requests to one model: a slow one must not take another's turns."""
+        return self._limiters.setdefault(model, anyio.CapacityLimiter(self._max_concurrency))
 
     async def recognize(
-        self, model: str, samples: Samples, options: RecognitionOptions, *, version: str = ""
+        self,
+        model: str,
+        samples: Samples,
+        options: RecognitionOptions,
+        *,
+        version: str = "",
+        pcm16: bool = False,
     ) -> Recognition:
         """Recognise one recording of at most the model's window.
+
+        Args:
+            model: the recogniser.
+            samples: float32 ``[n]`` at 16 kHz.
+            options: what to ask of it.
+            version: one version, or empty for the one the server prefers.
+            pcm16: send 16-bit samples; only to a model that takes them (`ModelCard.takes_pcm16`).
 
         Raises:
             ServiceError: the subclass says what happened; `orchestrator.client.failures` lists them.
             UnsupportedLanguageError: the model does not know the language.
         """
-        response = await self._infer(model, version, samples, options, contract.RECOGNIZER)
+        response = await self._infer(model, version, samples, options, contract.RECOGNIZER, pcm16=pcm16)
         return codec.decode_recognition(response, self.host)
 
     async def diarize(
@@ -216,10 +240,12 @@ class TritonTransport:
         samples: Samples,
         options: RecognitionOptions | DiarizationOptions,
         outputs: contract.ModelContract,
+        *,
+        pcm16: bool = False,
     ) -> service_pb2.ModelInferResponse:
         limit_s = self._timeout_s + len(samples) / contract.SAMPLE_RATE_HZ
         call = Call(self.host, model, version, limit_s)
-        size = codec.request_bytes(len(samples))
+        size = codec.request_bytes(len(samples), pcm16=pcm16)
         if size > codec.MAX_MESSAGE_BYTES:
             minutes = len(samples) / contract.SAMPLE_RATE_HZ / 60
             raise failures.too_large(
@@ -231,9 +257,9 @@ class TritonTransport:
         attempt = 0
         while True:
             try:
-                async with self._limiter:
+                async with self._limiter(model):
                     # Built inside the limit, so that waiting requests hold no copy of their audio.
-                    request = codec.encode(model, version, samples, options, outputs)
+                    request = codec.encode(model, version, samples, options, outputs, pcm16=pcm16)
                     return await self._attempt(self._stub().ModelInfer, request, call)
             except _AttemptError as failed:
                 error, cause = failed.failure.error, failed.__cause__
@@ -246,15 +272,21 @@ class TritonTransport:
             attempt += 1
             await anyio.sleep(wait_s)
 
-    async def _parameters(self, model: str) -> Mapping[str, str] | None:
-        """The parameters in a model's config; None if it was unloaded meanwhile."""
+    async def _config(self, model: str) -> ServedConfig | None:
+        """A model's configuration; None if it was unloaded meanwhile."""
         try:
             answer = await self._ask(
                 self._stub().ModelConfig, service_pb2.ModelConfigRequest(name=model), model=model
             )
         except (ModelNotFoundError, ModelNotReadyError):
             return None
-        return {key: value.string_value for key, value in answer.config.parameters.items()}
+        config = answer.config
+        return ServedConfig(
+            parameters={key: value.string_value for key, value in config.parameters.items()},
+            inputs=frozenset(tensor.name for tensor in config.input),
+            max_batch_size=config.max_batch_size,
+            instances=max(1, sum(group.count for group in config.instance_group)),
+        )
 
     async def _ask(self, method: _Method, request: object, model: str | None = None) -> Any:
         """A question about the server: tried once, so that a caller learns at once how things are."""

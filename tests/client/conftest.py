@@ -86,6 +86,8 @@ class Model:
     parameters: dict[str, str] = field(default_factory=dict)
     state: str = "READY"
     reason: str = ""
+    inputs: tuple[str, ...] = ("AUDIO", "PCM16", "OPTIONS")
+    max_batch_size: int = 8
 
 
 @dataclass
@@ -95,6 +97,7 @@ class Seen:
     samples: int
     options: dict[str, Any]
     metadata: dict[str, str]
+    inputs: frozenset[str] = frozenset()
 
 
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -168,6 +171,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         response = service_pb2.ModelConfigResponse()
         for key, value in model.parameters.items():
             response.config.parameters[key].string_value = value
+        for name in model.inputs:
+            response.config.input.add(name=name)
+        response.config.max_batch_size = model.max_batch_size
+        response.config.instance_group.add(count=1)
         return response
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
@@ -189,12 +196,19 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> Any:
         names = [tensor.name for tensor in request.inputs]
         contents = dict(zip(names, request.raw_input_contents, strict=True))
-        audio = np.frombuffer(contents["AUDIO"], "<f4")
+        if "PCM16" in contents:
+            audio = np.frombuffer(contents["PCM16"], "<i2").astype(np.float32) / 32_768
+        else:
+            audio = np.frombuffer(contents["AUDIO"], "<f4")
         raw = contents.get("OPTIONS", b"")
         options = json.loads(raw[4:]) if raw else {}
         metadata = {item.key: item.value for item in context.invocation_metadata()}
         with self._lock:
-            self.seen.append(Seen(request.model_name, request.model_version, len(audio), options, metadata))
+            self.seen.append(
+                Seen(
+                    request.model_name, request.model_version, len(audio), options, metadata, frozenset(names)
+                )
+            )
         if fault is not None:
             fault(context)
         model = self.models.get(request.model_name)

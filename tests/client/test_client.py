@@ -88,6 +88,33 @@ def test_requests_in_flight_are_bounded(fake: Any, tools: Any) -> None:
     assert 1 < fake.most_at_once <= 3
 
 
+def test_no_more_requests_are_in_flight_than_batches_can_hold(fake: Any, client: Any) -> None:
+    fake.models["echo"].max_batch_size = 2
+    client.transcribe(np.zeros(16_000 * 600, np.float32), diarize=False)
+    assert len(fake.seen) > 20
+    assert 1 < fake.most_at_once <= 4, "one batch in work and one that waits"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "encoding", "sent"),
+    [
+        (("AUDIO", "PCM16", "OPTIONS"), "pcm16", "PCM16"),
+        (("AUDIO", "PCM16", "OPTIONS"), "float32", "AUDIO"),
+        (("AUDIO", "OPTIONS"), "pcm16", "AUDIO"),
+    ],
+)
+def test_recognisers_get_sixteen_bits_where_they_take_them(
+    fake: Any, tools: Any, inputs: tuple[str, ...], encoding: Any, sent: str
+) -> None:
+    fake.models["echo"].inputs = inputs
+    with SpeechClient(fake.url, settings=settings(encoding=encoding)) as client:
+        assert client.transcribe(tools.spoken(tools.TEXT)).text == tools.TEXT
+    assert {seen.model: seen.inputs for seen in fake.seen} == {
+        "echo": {sent},
+        "diarizer": {"AUDIO"},
+    }
+
+
 def test_recognition_and_diarization_run_at_the_same_time(fake: Any, client: Any, tools: Any) -> None:
     both = threading.Barrier(2, timeout=10)
 

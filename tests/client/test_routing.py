@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.client.catalog import IndexEntry, ModelCard, card
+from orchestrator.client.catalog import IndexEntry, ModelCard, ServedConfig, card
 from orchestrator.client.routing import choose, choose_diarizer, primary_tag
 from orchestrator.contract import Task
 from orchestrator.errors import ModelNotFoundError, ModelNotReadyError, UnsupportedLanguageError
@@ -98,7 +98,9 @@ def test_primary_tag(tag: str, primary: str) -> None:
 
 def test_cards_of_models_that_are_not_ours() -> None:
     odd = card(
-        "odd", [IndexEntry("odd", "2", "READY", "")], {"task": "paint", "rank": "x", "max_window_s": "-1"}
+        "odd",
+        [IndexEntry("odd", "2", "READY", "")],
+        ServedConfig({"task": "paint", "rank": "x", "max_window_s": "-1"}),
     )
     assert (odd.ready, odd.task, odd.rank, odd.max_window_s) == (True, None, 1000, float("inf"))
     assert odd.to_dict()["max_window_s"] is None
@@ -106,7 +108,16 @@ def test_cards_of_models_that_are_not_ours() -> None:
 
 def test_a_card_is_ready_when_one_version_is() -> None:
     lines = [IndexEntry("m", "1", "UNAVAILABLE", "unloaded"), IndexEntry("m", "2", "READY", "")]
-    made = card("m", lines, {"task": "recognize", "languages": "en, de"})
+    made = card("m", lines, ServedConfig({"task": "recognize", "languages": "en, de"}))
     assert (made.ready, made.versions, made.state, made.reason) == (True, ("2",), "READY", "")
     assert made.languages == ("en", "de")
     assert made.engine == "m"
+
+
+def test_a_card_says_what_the_model_takes() -> None:
+    lines = [IndexEntry("m", "1", "READY", "")]
+    old = card("m", lines, ServedConfig({}, frozenset({"AUDIO", "OPTIONS"}), max_batch_size=8))
+    new = card("m", lines, ServedConfig({}, frozenset({"AUDIO", "PCM16"}), max_batch_size=128, instances=2))
+    assert (old.takes_pcm16, old.max_in_flight) == (False, 16)
+    assert (new.takes_pcm16, new.max_in_flight) == (True, 384)
+    assert card("m", lines, ServedConfig({})).max_in_flight > 0
