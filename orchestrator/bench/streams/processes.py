@@ -1,0 +1,123 @@
+"""Client processes: kept for all runs of a benchmark, started together for each."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+import grpc.aio
+
+from orchestrator.bench.streams.load import Clients, Load, Outcome
+from orchestrator.errors import ServerUnavailableError, SpeechError
+
+HEAD_START_S: Final = 0.5
+"""Between the moment when all processes are ready and the first chunk's beginning."""
+READY_LIMIT_S: Final = 60.0
+"""A new process imports gRPC and connects within this."""
+
+
+class Processes:
+    """Processes that send load; made by `client_processes`."""
+
+    def __init__(self, pipes: Sequence[Connection]) -> None:
+        self._pipes = pipes
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._pipes)
+
+    def run(self, loads: Sequence[Load]) -> list[Outcome]:
+        """Send ``loads``, one a process, at the same time, and wait for the end.
+
+        Raises:
+            ServerUnavailableError: a process cannot connect, or ended.
+        """
+        pipes = self._pipes[: len(loads)]
+        for pipe, load in zip(pipes, loads, strict=True):
+            pipe.send(load)
+        for pipe in pipes:
+            _answer(pipe, READY_LIMIT_S)
+        start = time.monotonic() + HEAD_START_S
+        for pipe in pipes:
+            pipe.send(start)
+        limit_s = max(load.seconds for load in loads) + 2 * READY_LIMIT_S
+        return [_answer(pipe, limit_s) for pipe in pipes]
+
+
+@contextmanager
+def client_processes(count: int) -> Iterator[Processes]:
+    """``count`` processes until the block ends."""
+    # Not forked: gRPC's threads do not live on in a fork.
+    context = multiprocessing.get_context("spawn")
+    running: list[Any] = []
+    pipes: list[Connection] = []
+    try:
+        for number in range(count):
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(there,), name=f"streams-{number}", daemon=True)
+            process.start()
+            there.close()
+            running.append(process)
+            pipes.append(here)
+        yield Processes(pipes)
+    finally:
+        for pipe in pipes:
+            pipe.close()  # the other end reads the end of file and ends
+        for process in running:
+            process.join(5.0)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def _answer(pipe: Connection, limit_s: float) -> Any:
+    try:
+        if not pipe.poll(limit_s):
+            raise ServerUnavailableError(
+                f"a client process did not answer within {limit_s:g} s", fix="use fewer streams or processes"
+            )
+        answer = pipe.recv()
+    except (EOFError, OSError) as error:
+        raise ServerUnavailableError(
+            "a client process ended", fix="use fewer streams or processes"
+        ) from error
+    if isinstance(answer, SpeechError):
+        raise answer
+    return answer
+
+
+def _serve(pipe: Connection) -> None:
+    """A client process: loads in, outcomes out, until the pipe is closed."""
+    while True:
+        try:
+            load = pipe.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        # A collection of garbage would hold up all streams of the process.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        try:
+            asyncio.run(_drive(load, pipe))
+        except (EOFError, BrokenPipeError, KeyboardInterrupt):
+            return
+        except (grpc.aio.AioRpcError, TimeoutError, OSError) as error:
+            pipe.send(ServerUnavailableError(f"cannot connect: {error}", host=load.url))
+        finally:
+            gc.enable()
+
+
+async def _drive(load: Load, pipe: Connection) -> None:
+    clients = Clients(load)
+    async with asyncio.timeout(READY_LIMIT_S / 2):
+        await clients.connect()
+    pipe.send(None)
+    # Nothing else is to be done in this process until the start is known.
+    start: float = pipe.recv()
+    pipe.send(await clients.run(start))
