@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from orchestrator.engines import nemo_decoding, nemo_restore
+from orchestrator.engines.acoustic import exact_convolutions, on_device
 from orchestrator.engines.nemo_archive import Checkpoint
 from orchestrator.engines.nemo_words import TokenBatch
 from orchestrator.errors import ModelLoadError
@@ -45,23 +46,28 @@ class NemoModel:
             error.path = str(path)
             raise
         self.vocabulary = self.head.vocabulary
+        self.languages = checkpoint.languages
+        self.frame_ms = checkpoint.frame_ms
         self._device = device
+        self._lock = threading.Lock()
 
     def feature_frames(self, samples: int) -> int:
         """How many feature frames so many samples at 16 kHz make."""
         return int(self.model.preprocessor.featurizer.get_seq_len(torch.tensor(samples)))
 
     @torch.inference_mode()
-    def tokens(self, audio: NDArray[np.float32], lengths: Sequence[int]) -> TokenBatch:
+    def tokens(self, audio: Tensor, lengths: Sequence[int]) -> TokenBatch:
         """What a padded batch says."""
-        features, feature_lengths = self.model.preprocessor(
-            input_signal=torch.from_numpy(audio).to(self._device),
-            length=torch.tensor(lengths, device=self._device),
-        )
-        encoded, encoded_lengths = self.model.encoder(audio_signal=features, length=feature_lengths)
-        return self.head.decode(encoded, encoded_lengths)
+        with self._lock, exact_convolutions():
+            features, feature_lengths = self.model.preprocessor(
+                input_signal=on_device(audio, self._device),
+                length=torch.tensor(lengths, device=self._device),
+            )
+            encoded, encoded_lengths = self.model.encoder(audio_signal=features, length=feature_lengths)
+            return self.head.decode(encoded, encoded_lengths)
 
     def release(self) -> None:
         """Give memory that is not in use back to the device."""
         if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+            with self._lock:
+                torch.cuda.empty_cache()

@@ -79,6 +79,9 @@ class Vocabulary:
         """``[V]``: the token is one punctuation mark."""
         self.opens_with_mark: Flags = np.array([text[:1] in marks for text in bare], dtype=np.bool_)
         """``[V]``: the token's first character is a punctuation mark."""
+        self.is_byte: Flags = np.zeros(len(surfaces), dtype=np.bool_)
+        """``[V]``: the token is one byte of a character."""
+        self.is_byte[list(self._bytes)] = True
         self._word = re.compile(_word_pattern(marks))
 
     def __len__(self) -> int:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import pickle
-import re
 import tempfile
-import unicodedata
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import sentencepiece
 import torch
@@ -18,35 +15,50 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from orchestrator.engines import nemo_archive
+from orchestrator.engines.fastconformer import artifact
+from orchestrator.engines.fastconformer.artifact import Description
 from orchestrator.engines.fastconformer.config import from_nemo
-from orchestrator.engines.fastconformer.heads import TransducerHead
 from orchestrator.engines.fastconformer.network import FastConformer
-from orchestrator.engines.fastconformer.weights import converted
+from orchestrator.engines.fastconformer.tokens import Tokens, punctuation
+from orchestrator.engines.fastconformer.weights import converted, ctc_head
 from orchestrator.errors import ModelLoadError
 
-_NOT_TEXT: Final = re.compile(r"\[.*\]|<.*>|##.*|\u2581.*", re.DOTALL)
-"""Pieces that NeMo does not take punctuation from: names in brackets, and starts of words."""
 
+def read(path: Path, *, sha256: str = "") -> tuple[Description, dict[str, Tensor]]:
+    """What the checkpoint ``path`` is, and its weights in float32, as `artifact.save` takes them.
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The text of a checkpoint's tokens.
+    Args:
+        path: a ``.nemo`` file.
+        sha256: its digest, for the record.
 
-    Attributes:
-        pieces: SentencePiece pieces by id, without the blank.
-        marks: punctuation characters of the vocabulary, sorted.
-        unknown: ids of unknown pieces.
-        control: ids that add nothing to the text.
+    Raises:
+        UnsupportedModelError: the checkpoint needs what this package does not compute.
+        ModelLoadError: it is corrupt.
     """
+    archive = nemo_archive.read(path)
+    with tempfile.TemporaryDirectory(prefix="spark-speech-nemo-") as folder:
+        unpacked = Path(folder)
+        nemo_archive.unpack(path, unpacked, weights=archive.compressed)
+        config = _config(path, unpacked)
+        tokens = _tokens(path, config, unpacked)
+        weights = _weights(path, unpacked, inside=not archive.compressed)
+    try:
+        model = from_nemo(config, len(tokens.pieces), ctc=archive.decoder == "ctc")
+        found = converted(weights, model)
+        ctc = None
+        if archive.decoder.startswith("hybrid"):
+            ctc = from_nemo(config, len(tokens.pieces), ctc=True).head
+            found |= {f"ctc_{name}": value for name, value in ctc_head(weights).items()}
+    except ModelLoadError as error:
+        error.path = error.path or str(path)
+        raise
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise _unfit(path, error) from error
+    return Description(model, tokens, archive.languages, ctc, source_sha256=sha256), found
 
-    pieces: tuple[str, ...]
-    marks: tuple[str, ...]
-    unknown: tuple[int, ...]
-    control: tuple[int, ...]
 
-
-def load(path: Path, device: torch.device, *, prefer_ctc: bool) -> tuple[FastConformer, Tokens]:
-    """The network of the checkpoint ``path``, on ``device`` and ready for inference, and its tokens.
+def load(path: Path, device: torch.device, *, prefer_ctc: bool) -> tuple[FastConformer, Description]:
+    """The network of the checkpoint ``path``, on ``device`` and ready for inference, and what it is.
 
     Args:
         path: a ``.nemo`` file.
@@ -57,33 +69,29 @@ def load(path: Path, device: torch.device, *, prefer_ctc: bool) -> tuple[FastCon
         UnsupportedModelError: the checkpoint needs what this package does not compute.
         ModelLoadError: it is corrupt, or the device has no room.
     """
-    archive = nemo_archive.read(path)
-    with tempfile.TemporaryDirectory(prefix="spark-speech-nemo-") as folder:
-        unpacked = Path(folder)
-        nemo_archive.unpack(path, unpacked, weights=archive.compressed)
-        config = _config(path, unpacked)
-        tokens = _tokens(path, config, unpacked)
-        weights = _weights(path, unpacked, inside=not archive.compressed)
-    ctc = archive.decoder == "ctc" or (prefer_ctc and archive.decoder.startswith("hybrid"))
+    description, weights = read(path)
+    config = description.chosen(prefer_ctc=prefer_ctc)
+    wanted = artifact.chosen_weights(weights, ctc=config.head.kind == "ctc")
     try:
-        model = from_nemo(config, len(tokens.pieces), ctc=ctc)
-        with torch.device("meta"):
-            network = FastConformer(model)
-        network.load_state_dict(converted(weights, model), strict=True, assign=True)
-        if isinstance(network.head, TransducerHead):  # not a weight, so not in the file
-            network.head.durations = torch.tensor(model.head.durations, dtype=torch.long)
-        network = network.to(device)
-    except ModelLoadError as error:
-        error.path = error.path or str(path)
-        raise
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        network = FastConformer.of(config, {name: weights[stored] for name, stored in wanted.items()})
+        return network.to(device), description
+    except torch.OutOfMemoryError as error:
         raise ModelLoadError(
-            f"the weights in {path} do not fit its configuration: {reason[:300]}",
-            fix="fetch the file again",
+            f"{path} does not fit into the memory of {device}.",
+            fix="free memory on the device, or choose a smaller model.",
             path=path,
         ) from error
-    return network.eval().requires_grad_(False), tokens
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise _unfit(path, error) from error
+
+
+def _unfit(path: Path, error: Exception) -> ModelLoadError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ModelLoadError(
+        f"the weights in {path} do not fit its configuration: {reason[:300]}",
+        fix="fetch the file again",
+        path=path,
+    )
 
 
 def _config(source: Path, unpacked: Path) -> dict[str, Any]:
@@ -130,21 +138,6 @@ def _tokenizer_files(tokenizer: Mapping[str, Any]) -> list[str]:
     parts = tokenizer.get("langs", {"": tokenizer}).values()
     files = (str(part.get("model_path") or "") for part in parts)
     return [file.removeprefix("nemo:") for file in files if file.endswith(".model")]
-
-
-def punctuation(pieces: Iterable[str]) -> tuple[str, ...]:
-    """Punctuation characters of a vocabulary, sorted; the same set as NeMo takes."""
-    return tuple(
-        sorted(
-            {
-                character
-                for piece in pieces
-                if not _NOT_TEXT.fullmatch(piece)
-                for character in piece
-                if unicodedata.category(character).startswith("P")
-            }
-        )
-    )
 
 
 def _weights(source: Path, unpacked: Path, *, inside: bool) -> dict[str, Tensor]:

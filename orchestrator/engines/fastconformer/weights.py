@@ -25,7 +25,7 @@ def converted(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, T
         found = _features(weights) | _subsampling(weights, config)
         for layer in range(config.encoder.layers):
             found |= _layer(weights, layer)
-        return found | (_ctc(weights) if config.head.kind == "ctc" else _transducer(weights, config))
+        return found | (ctc_head(weights) if config.head.kind == "ctc" else _transducer(weights, config))
     except KeyError as error:
         raise ModelLoadError(
             f"the checkpoint has no weight {error}", fix="use a complete FastConformer checkpoint"
@@ -102,7 +102,8 @@ def _convolution(weights: Mapping[str, Tensor], old: str, new: str) -> dict[str,
 _BATCH_NORM: Final = ("weight", "bias", "running_mean", "running_var")
 
 
-def _ctc(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def ctc_head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """NeMo's CTC head alone; KeyError where there is none."""
     # The CTC head of a hybrid has a name of its own.
     name = "ctc_decoder" if "ctc_decoder.decoder_layers.0.weight" in weights else "decoder"
     return {

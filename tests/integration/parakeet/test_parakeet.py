@@ -512,7 +512,7 @@ def test_a_wrong_device_is_named(
         np.array([0.1, np.nan], dtype=np.float32),
         np.array([0.1, np.inf], dtype=np.float32),
         np.zeros((2, 100), dtype=np.float32),
-        np.zeros(100, dtype=np.int16),
+        np.zeros(100, dtype=np.int32),
     ],
 )
 def test_unusable_samples_are_refused(load: Load, clips: list[np.ndarray], samples: np.ndarray) -> None:
