@@ -69,7 +69,8 @@ def _int24(data: bytes) -> NDArray[np.floating]:
 def _floats(dtype: str) -> Callable[[bytes], NDArray[np.floating]]:
     def convert(data: bytes) -> NDArray[np.floating]:
         # Anything may be in the bytes; what is no number or far over full scale is no sound either.
-        return np.nan_to_num(np.clip(np.frombuffer(data, dtype), -16.0, 16.0)).astype(np.float32)
+        samples: NDArray[np.floating] = np.nan_to_num(np.clip(np.frombuffer(data, dtype), -16.0, 16.0))
+        return samples.astype(np.float32)
 
     return convert
 
