@@ -1,12 +1,73 @@
-"""NVIDIA Parakeet on live streams: the weights of `parakeet`, with chunks in and words out."""
+"""NVIDIA Parakeet on live streams: the weights of `parakeet`, with chunks in and words out.
+
+The encoder hears a window of each stream: a chunk, audio before it, and audio after it (`rounds`). All
+streams share one shape of window, so that a step is one pass of the network over all streams that have a
+chunk. Windows of many seconds give the words of the whole recording; short ones cost accuracy, since the
+features are normalised over the window, and gain latency and streams: `PRESETS`.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from orchestrator.contract import SAMPLE_RATE_HZ
+from orchestrator.engines.acoustic import exact_convolutions
+from orchestrator.engines.base import EngineSource
+from orchestrator.engines.fastconformer import loading
+from orchestrator.engines.fastconformer.compute import Compute
+from orchestrator.engines.fastconformer.network import FastConformer
+from orchestrator.engines.fastconformer.rounds import Feed, Geometry, Round
+from orchestrator.engines.fastconformer.streaming import Heard, StreamPool
+from orchestrator.engines.nemo_words import Vocabulary
+from orchestrator.engines.streaming import (
+    Chunk,
+    StreamingInfo,
+    StreamingRecognizer,
+    StreamOptions,
+    StreamSegment,
+    StreamUpdate,
+)
+from orchestrator.engines.utterances import Lexicon, Token, Utterances
+from orchestrator.errors import (
+    AudioValueError,
+    ConfigurationError,
+    InferenceError,
+    InvalidRequestError,
+    ModelLoadError,
+    StreamLimitError,
+    UnsupportedLanguageError,
+)
+
+NAME: Final = "parakeet_streaming"
 
 Preset = Literal["low_latency", "balanced", "throughput"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """Chunk, left and right context in milliseconds."""
+
+    chunk_ms: int
+    left_ms: int
+    right_ms: int
+
+
+PRESETS: Final[dict[Preset, Contexts]] = {
+    "low_latency": Contexts(chunk_ms=160, left_ms=1680, right_ms=720),
+    "balanced": Contexts(chunk_ms=560, left_ms=3360, right_ms=1040),
+    "throughput": Contexts(chunk_ms=960, left_ms=1920, right_ms=960),
+}
+"""What a step costs a second of audio is (left + chunk + right) / chunk encoder seconds: 16, 8.9 and 4."""
+
+_PASS_S: Final = {"cuda": 1920.0, "cpu": 240.0}
+"""The most audio in one pass of the network."""
 
 
 class ParakeetStreamingOptions(BaseModel):
@@ -24,9 +85,343 @@ class ParakeetStreamingOptions(BaseModel):
     """Audio after the chunk that the encoder waits for."""
     max_streams: int = Field(default=64, ge=1)
     """The most streams at once; all memory for them is taken when the engine loads."""
+    max_batch: int | None = Field(default=None, ge=1)
+    """The most streams in one pass of the network; None: by the length of the window."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the weights and the matrix products; ``auto``: bfloat16 on CUDA, float32 elsewhere."""
+    """Of the matrix products; ``auto``: float32 on a CPU, elsewhere what the build chose, or bfloat16."""
     cuda_graphs: bool = True
     """Replay captured graphs where the device is CUDA."""
+    head: Literal["transducer", "ctc"] = "transducer"
+    """Which head of a hybrid decodes."""
     languages: tuple[str, ...] = ()
     """BCP-47 primary tags of the weights; a checkpoint that names its own comes first, ``("en",)`` last."""
+
+    @property
+    def contexts(self) -> Contexts:
+        """The preset with what was changed of it."""
+        preset = PRESETS[self.preset]
+        return Contexts(
+            chunk_ms=preset.chunk_ms if self.chunk_ms is None else self.chunk_ms,
+            left_ms=preset.left_ms if self.left_ms is None else self.left_ms,
+            right_ms=preset.right_ms if self.right_ms is None else self.right_ms,
+        )
+
+
+def load(source: EngineSource) -> ParakeetStreaming:
+    """Load the files of `parakeet` from ``source.folder``.
+
+    Raises:
+        ModelLoadError: a file is missing, corrupt, or not a checkpoint that this engine runs; or the device
+            is not there or has no room.
+        ConfigurationError: an unknown or invalid option.
+    """
+    options = _options(source)
+    device = _device(source.device)
+    if source.threads is not None:
+        torch.set_num_threads(source.threads)
+    lean = loading.is_lean(source.folder)
+    network, description = loading.load(source.folder, device, prefer_ctc=options.head == "ctc")
+    tokens = description.tokens
+    vocabulary = Vocabulary(tokens.pieces, marks=tokens.marks, unknown=tokens.unknown, control=tokens.control)
+    precision = options.precision
+    if precision == "auto":
+        precision = loading.precision_for(device, description, lean=lean)
+    geometry = _geometry(network, options.contexts)
+    try:
+        compute = Compute(
+            network,
+            device,
+            precision=precision,
+            cuda_graphs=options.cuda_graphs,
+            window_samples=geometry.window * geometry.block,
+        )
+        pool = StreamPool(compute, geometry, options.max_streams, _max_batch(options, device))
+    except RuntimeError as error:  # also what torch says when there is no memory
+        raise ModelLoadError(
+            f"There is no room for {options.max_streams} streams on {device}: {_reason(error)}",
+            fix="lower max_streams, or free memory on the device.",
+            model=NAME,
+        ) from error
+    languages = description.languages or tuple(map(_primary_tag, options.languages)) or ("en",)
+    return ParakeetStreaming(pool, vocabulary, options, languages)
+
+
+class _Stream:
+    """One stream: its audio on the way to the device, its utterances, and what its caller wants."""
+
+    __slots__ = ("feed", "language", "partials", "utterances")
+
+    def __init__(self, feed: Feed, utterances: Utterances, language: str, partials: bool) -> None:
+        self.feed = feed
+        self.utterances = utterances
+        self.language = language
+        self.partials = partials
+
+
+class _Turn:
+    """What one step does with one stream."""
+
+    __slots__ = ("ends", "finals", "flush", "stream", "tail")
+
+    def __init__(self, stream: _Stream, chunk: Chunk) -> None:
+        self.stream = stream
+        self.ends = chunk.last
+        self.flush = chunk.last or chunk.force_end_of_utterance
+        self.finals: list[StreamSegment] = []
+        self.tail: list[Token] | None = None
+        """Tentative tokens of the last round; None before the first."""
+
+    def wants_tail(self, part: Round) -> bool:
+        """Whether tentative words will be shown after this round: no other follows in the same step."""
+        return self.stream.partials and not self.flush and not self.stream.feed.due_after(part)
+
+
+class ParakeetStreaming(StreamingRecognizer):
+    """Parakeet on live streams. Build one with `load`."""
+
+    def __init__(
+        self,
+        pool: StreamPool,
+        vocabulary: Vocabulary,
+        options: ParakeetStreamingOptions,
+        languages: tuple[str, ...],
+    ) -> None:
+        contexts = options.contexts
+        self.info = StreamingInfo(
+            name=NAME,
+            languages=languages,
+            chunk_ms=contexts.chunk_ms,
+            left_ms=contexts.left_ms,
+            right_ms=contexts.right_ms,
+            max_streams=options.max_streams,
+        )
+        self._pool = pool
+        config = pool.compute.network.config
+        self._lexicon = Lexicon(vocabulary, config.head.kind, round(config.frame_ms))
+        self._free = list(range(options.max_streams))[::-1]
+        self._streams: dict[int, _Stream] = {}
+        self._opened = 0
+
+    def open(self, options: StreamOptions | None = None) -> int:
+        """Begin a stream and return its number, which no later stream gets.
+
+        Raises:
+            StreamLimitError: ``info.max_streams`` are open.
+            UnsupportedLanguageError: the engine does not know the language.
+            InvalidRequestError: the sample rate is not 16 kHz.
+        """
+        options = options or StreamOptions()
+        language = self._language(options.language)
+        if options.sample_rate_hz != SAMPLE_RATE_HZ:
+            raise InvalidRequestError(
+                f"Streams of {options.sample_rate_hz} Hz are not taken.",
+                fix=f"resample to {SAMPLE_RATE_HZ} Hz before sending.",
+                model=NAME,
+            )
+        if not self._free:
+            raise StreamLimitError(
+                f"All {self.info.max_streams} streams of {NAME} are in use.",
+                fix="try again when one has ended, or raise max_streams.",
+                model=NAME,
+            )
+        number = self._opened
+        self._opened += 1
+        self._streams[number] = _Stream(
+            Feed(self._pool.geometry, self._free.pop()),
+            Utterances(self._lexicon, options.endpointing),
+            language,
+            options.partials,
+        )
+        return number
+
+    def step(self, chunks: Sequence[Chunk]) -> list[StreamUpdate]:
+        """Take one chunk each of any of the streams, in as few passes as they need, and say what is new.
+
+        Raises:
+            AudioValueError: a chunk is not one-dimensional float32 of finite numbers; nothing has changed.
+            InferenceError: the model failed; the streams of this step are closed, the others go on.
+            ValueError: a stream is not open, or appears twice (a fault of the caller's code).
+        """
+        streams = self._checked(chunks)
+        turns: list[_Turn] = []
+        for stream, chunk in zip(streams, chunks, strict=True):
+            stream.feed.push(chunk.samples)
+            turns.append(_Turn(stream, chunk))
+        try:
+            self._run(turns)
+        except RuntimeError as error:
+            for chunk in chunks:
+                self.abort(chunk.stream)
+            raise InferenceError(
+                f"The model {NAME} failed on {len(chunks)} streams: {_reason(error)}", model=NAME
+            ) from error
+        updates = [self._update(turn) for turn in turns]
+        for chunk in chunks:
+            if chunk.last:
+                self.abort(chunk.stream)
+        return updates
+
+    def abort(self, stream: int) -> None:
+        """Forget a stream; nothing where it is not open."""
+        found = self._streams.pop(stream, None)
+        if found is not None:
+            self._free.append(found.feed.slot)
+
+    def close(self) -> None:
+        """Free the model; it cannot be used afterwards."""
+        self._streams.clear()
+        self._free.clear()
+        compute = self._pool.compute
+        del self._pool
+        compute.release()
+
+    def _checked(self, chunks: Sequence[Chunk]) -> list[_Stream]:
+        streams: list[_Stream] = []
+        for chunk in chunks:
+            stream = self._streams.get(chunk.stream)
+            if stream is None:
+                raise ValueError(f"stream {chunk.stream} is not open")
+            samples = chunk.samples
+            if samples.ndim != 1 or samples.dtype != np.float32:
+                raise AudioValueError(
+                    f"A chunk of stream {chunk.stream} is {samples.dtype} of shape {list(samples.shape)}.",
+                    fix="pass one-dimensional float32 arrays at 16 kHz.",
+                )
+            # A sum is not finite where one of its parts is not; it may overflow without, so look again then.
+            if not math.isfinite(np.dot(samples, samples)) and not np.isfinite(samples).all():
+                raise AudioValueError(
+                    f"A chunk of stream {chunk.stream} holds NaN or infinite samples.",
+                    fix="decode the audio again.",
+                )
+            streams.append(stream)
+        if len({chunk.stream for chunk in chunks}) != len(chunks):
+            raise ValueError("a stream appears twice in one step")
+        return streams
+
+    def _run(self, turns: Sequence[_Turn]) -> None:
+        """Go on in rounds until no stream has a chunk left."""
+        waiting = list(turns)
+        while True:
+            parts: list[tuple[_Turn, Round]] = []
+            for turn in waiting:
+                part = turn.stream.feed.round(flush=turn.flush)
+                if part is not None:
+                    parts.append((turn, part))
+            if not parts:
+                return
+            for group in self._groups(parts):
+                for (turn, part), heard in zip(group, self._pass(group), strict=True):
+                    turn.stream.feed.done(part)
+                    turn.finals += turn.stream.utterances.advance(heard.committed, _frames(part))
+                    turn.tail = heard.tail
+            waiting = [turn for turn, part in parts if not part.final]
+
+    def _groups(self, parts: Sequence[tuple[_Turn, Round]]) -> Iterator[Sequence[tuple[_Turn, Round]]]:
+        size = self._pool.max_batch
+        for begin in range(0, len(parts), size):
+            yield parts[begin : begin + size]
+
+    def _pass(self, group: Sequence[tuple[_Turn, Round]]) -> list[Heard]:
+        """One pass of the network, or two halves where the device has no room for it."""
+        try:
+            with exact_convolutions():
+                return self._pool.step(
+                    [part for _, part in group],
+                    tails=[turn.wants_tail(part) for turn, part in group],
+                )
+        except torch.OutOfMemoryError:
+            if len(group) == 1:
+                raise
+            self._pool.compute.release()
+        middle = len(group) // 2
+        return self._pass(group[:middle]) + self._pass(group[middle:])
+
+    def _update(self, turn: _Turn) -> StreamUpdate:
+        stream = turn.stream
+        segments = turn.finals
+        if turn.flush:
+            segments = segments + stream.utterances.end(more=not turn.ends)
+        if stream.partials and (turn.tail is not None or turn.flush):
+            partial = stream.utterances.partial(turn.tail or [])
+            if partial is not None:
+                segments = [*segments, partial]
+        per_ms = SAMPLE_RATE_HZ // 1000
+        processed = stream.feed.received if turn.flush else stream.feed.heard
+        heard_ms = processed // per_ms
+        return StreamUpdate(
+            segments=tuple(segments),
+            processed_ms=heard_ms,
+            final_ms=heard_ms if turn.flush else min(stream.utterances.final_ms, heard_ms),
+            language=stream.language,
+        )
+
+    def _language(self, requested: str | None) -> str:
+        known = self.info.languages
+        if requested is None:
+            return known[0]
+        language = _primary_tag(requested)
+        if language not in known:
+            raise UnsupportedLanguageError(
+                f"The model {NAME} does not know the language {requested!r}.",
+                fix=f"use one of {', '.join(known)}, or name no language.",
+                model=NAME,
+            )
+        return language
+
+
+def _frames(part: Round) -> int:
+    """Encoder frames that a round commits."""
+    return part.commit + part.tail if part.final else part.commit
+
+
+def _geometry(network: FastConformer, contexts: Contexts) -> Geometry:
+    config = network.config
+    frame_ms = round(config.frame_ms)
+    left, chunk, right = (
+        -(-length // frame_ms) for length in (contexts.left_ms, contexts.chunk_ms, contexts.right_ms)
+    )
+    return Geometry(left, chunk, right, config.features.hop, config.encoder.subsampling)
+
+
+def _max_batch(options: ParakeetStreamingOptions, device: torch.device) -> int:
+    contexts = options.contexts
+    window_s = (contexts.left_ms + contexts.chunk_ms + contexts.right_ms) / 1000
+    fits = options.max_batch or int(_PASS_S.get(device.type, _PASS_S["cpu"]) / window_s)
+    return max(1, min(fits, options.max_streams))
+
+
+def _options(source: EngineSource) -> ParakeetStreamingOptions:
+    try:
+        return ParakeetStreamingOptions.model_validate(source.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise ConfigurationError(
+            f"The option {name!r} of the engine {NAME}: {first['msg']}.",
+            fix=f"the options are {', '.join(ParakeetStreamingOptions.model_fields)}.",
+            model=NAME,
+        ) from error
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"There is no torch device {name!r}.", fix="use cpu, cuda or cuda:<number>.", model=NAME
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelLoadError(
+            f"The device {name} is not there: torch sees {torch.cuda.device_count()} CUDA devices.",
+            fix="set the device to cpu, or repair the driver.",
+            model=NAME,
+        )
+    return device
+
+
+def _primary_tag(language: str) -> str:
+    return language.replace("_", "-").split("-")[0].lower()
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

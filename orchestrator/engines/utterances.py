@@ -1,0 +1,339 @@
+"""From a stream's tokens to its utterances: words as they become known, partial first and then final.
+
+Tokens come in two kinds. *Committed* ones never change; *tentative* ones come from audio whose future is not
+heard yet and are replaced at the next step. Words and their times follow the rules of `nemo_words`, one token
+after another, so that a stream's words equal those of the whole recording where its tokens do.
+
+The last committed word is open, since its next piece may come with the next step: it is shown as partial and
+becomes final only at an endpoint. A final never changes, and no token is in two utterances.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.engines.base import RecognizedWord
+from orchestrator.engines.endpointing import Endpoint, Endpointer, EndpointingOptions
+from orchestrator.engines.nemo_words import Vocabulary
+from orchestrator.engines.streaming import StreamSegment
+
+ONSET_MS: Final = 400
+"""How long before its first token a word may be heard; audio so far back may still be needed."""
+
+Token = tuple[int, int, int, float]
+"""Id, encoder frame from the start of the stream, frames it lasts, confidence in 0..1."""
+
+
+class Timed(NamedTuple):
+    """A token with its time by the decoder's rule, in encoder frames."""
+
+    id: int
+    start: int
+    end: int
+    confidence: float
+
+
+class Lexicon:
+    """What all streams of one model share: the vocabulary as plain lists, and the decoder's rule of times."""
+
+    def __init__(self, vocabulary: Vocabulary, decoder: Literal["tdt", "rnnt", "ctc"], frame_ms: int) -> None:
+        """Take the model's vocabulary.
+
+        Args:
+            vocabulary: of the model.
+            decoder: which rule of `nemo_words` gives tokens their times.
+            frame_ms: length of an encoder frame.
+        """
+        self.vocabulary = vocabulary
+        self.decoder = decoder
+        self.frame_ms = frame_ms
+        self.is_mark: list[bool] = vocabulary.is_mark.tolist()
+        self._opens_with_mark: list[bool] = vocabulary.opens_with_mark.tolist()
+        alone = [vocabulary.surfaces([token]) for token in range(len(vocabulary))]
+        self.opens_word = [surface[0].startswith(" ") for surface in alone]
+        self.is_byte: list[bool] = vocabulary.is_byte.tolist()
+
+    def timed(self, tokens: Sequence[Token], before: int | None) -> tuple[list[Timed], int | None]:
+        """Give tokens their times.
+
+        Args:
+            tokens: in order.
+            before: what the call for the tokens before them returned, None at the start of a stream.
+
+        Returns:
+            The tokens and what the next call needs: the end of the last token that is no mark (TDT), or the
+            frame of the last token (CTC).
+        """
+        found: list[Timed] = []
+        for token, frame, lasts, confidence in tokens:
+            start, end = frame, frame + 1
+            if self.decoder == "tdt":
+                if self.is_mark[token] and before is not None:
+                    start = end = before
+                else:
+                    before = end = frame + lasts
+            elif self.decoder == "ctc":
+                start = max(frame - 1, 0) if before is None else before
+                end = start if self._opens_with_mark[token] and before is not None else frame
+                before = frame
+            found.append(Timed(token, start, end, confidence))
+        return found, before
+
+    def words(self, tokens: Sequence[Timed], floor: int) -> tuple[list[RecognizedWord], list[int], list[int]]:
+        """The words of ``tokens``, as `nemo_words.words` makes them; a few tokens at a time need no arrays.
+
+        Args:
+            tokens: from the first token of a word on.
+            floor: encoder frame before which no word may start.
+
+        Returns:
+            The words, and of each the position of its first and of its last token.
+        """
+        surfaces = self.vocabulary.surfaces([token.id for token in tokens])
+        text = "".join(surfaces)
+        stops: list[int] = []
+        stop = 0
+        for surface in surfaces:
+            stop += len(surface)
+            stops.append(stop)
+        words: list[RecognizedWord] = []
+        firsts: list[int] = []
+        lasts: list[int] = []
+        for begin, end in self.vocabulary.word_spans(text):
+            last = bisect_right(stops, end - 1)
+            # A word owns the space before it, unless that space is in a token of the word before.
+            first = bisect_right(stops, max(begin - 1, 0))
+            if lasts and first <= lasts[-1]:
+                first = bisect_right(stops, begin)
+            floor = max(floor, tokens[first].start)
+            mean = sum(token.confidence for token in tokens[first : last + 1]) / (last + 1 - first)
+            words.append(
+                RecognizedWord(
+                    "".join(text[begin:end].split()),
+                    floor * self.frame_ms,
+                    max(tokens[last].end, floor) * self.frame_ms,
+                    min(max(mean, 0.0), 1.0),
+                )
+            )
+            firsts.append(first)
+            lasts.append(last)
+        return words, firsts, lasts
+
+
+class Utterances:
+    """The utterances of one stream. Frames are encoder frames from the start of the stream."""
+
+    __slots__ = (
+        "_before",
+        "_endpointer",
+        "_final_frame",
+        "_floor",
+        "_frames",
+        "_ids",
+        "_lexicon",
+        "_limit",
+        "_number",
+        "_open",
+        "_shown_ids",
+        "_shown_stable",
+        "_shown_texts",
+        "_spoken_to",
+        "_stop_frames",
+        "_words",
+    )
+
+    def __init__(self, lexicon: Lexicon, options: EndpointingOptions) -> None:
+        """Start at frame 0, with no utterance."""
+        self._lexicon = lexicon
+        self._endpointer = Endpointer(options, lexicon.frame_ms)
+        self._limit = math.ceil(options.max_utterance_s * 1000 / lexicon.frame_ms)
+        self._stop_frames = math.ceil(options.stop_history_ms / lexicon.frame_ms)
+        self._frames = 0
+        self._before: int | None = None
+        self._spoken_to = 0  # the end of the last committed token that is no mark
+        self._floor = 0  # where the last complete word starts
+        self._final_frame = 0
+        self._number = 0
+        # The utterance so far: complete words, then the tokens of the open one; the ids of all its tokens.
+        self._words: list[RecognizedWord] = []
+        self._open: list[Timed] = []
+        self._ids: list[int] = []
+        # What the last partial result said.
+        self._shown_ids: list[int] = []
+        self._shown_texts: list[str] = []
+        self._shown_stable = False
+
+    @property
+    def final_ms(self) -> int:
+        """Audio before this will never be needed again: all its words are final."""
+        return self._final_frame * self._lexicon.frame_ms
+
+    def advance(
+        self, tokens: Sequence[Token], frames: int, speech: NDArray[np.bool_] | None = None
+    ) -> list[StreamSegment]:
+        """Take what was committed since the last call.
+
+        Args:
+            tokens: in order, none after the ``frames`` that the call adds.
+            frames: how many encoder frames were committed.
+            speech: ``[frames]`` whether each is speech; None to take the tokens' word for it.
+
+        Returns:
+            The utterances that have become final.
+        """
+        begin = self._frames
+        self._frames = begin + frames
+        if speech is None:
+            speech = self._speech_of(tokens, begin, frames)
+        finals: list[StreamSegment] = []
+        timed, self._before = self._lexicon.timed(tokens, self._before)
+        taken = 0
+        for event in self._endpointer.push(speech):
+            if event.kind == "stop":
+                until = bisect_right(tokens, event.frame, lo=taken, key=_frame)
+                self._add(timed[taken:until])
+                taken = until
+                self._finish(finals)
+        self._add(timed[taken:])
+        self._end_if_long_silent(finals)
+        self._end_if_long(finals)
+        self._settle()
+        return finals
+
+    def end(self, *, more: bool) -> list[StreamSegment]:
+        """Make everything committed so far final.
+
+        Args:
+            more: whether the stream goes on.
+
+        Returns:
+            The utterance that has become final, if there was one.
+        """
+        finals: list[StreamSegment] = []
+        self._finish(finals)
+        self._endpointer.force(self._frames)
+        self._spoken_to = min(self._spoken_to, self._frames)
+        if more:
+            self._settle()
+        else:
+            self._final_frame = self._frames
+        return finals
+
+    def partial(self, tail: Sequence[Token]) -> StreamSegment | None:
+        """The utterance as far as it is known, or None where nothing is new since the last call.
+
+        Args:
+            tail: tentative tokens after the committed ones.
+        """
+        stable = self._endpointer.stable and not tail and bool(self._ids)
+        ids = [*self._ids, *(token[0] for token in tail)]
+        if ids == self._shown_ids and stable == self._shown_stable:
+            return None
+        after, _ = self._lexicon.timed(tail, self._before)
+        if not self._ids:
+            after = self._without_stray_marks(after)
+        words = [*self._words, *self._lexicon.words([*self._open, *after], self._floor)[0]]
+        texts = [word.text for word in words]
+        changed = texts != self._shown_texts or stable != self._shown_stable
+        self._shown_ids, self._shown_texts, self._shown_stable = ids, texts, stable
+        if not changed:
+            return None
+        stability = 1.0 if stable else len(self._words) / max(len(words), 1)
+        return StreamSegment(self._number, tuple(words), final=False, stability=stability)
+
+    def _speech_of(self, tokens: Sequence[Token], begin: int, frames: int) -> NDArray[np.bool_]:
+        speech = np.zeros(frames, dtype=np.bool_)
+        speech[: max(self._spoken_to - begin, 0)] = True
+        for token, frame, lasts, _ in tokens:
+            if not self._lexicon.is_mark[token]:  # a mark may come long after the word, in the silence
+                end = frame + max(lasts, 1)
+                speech[max(frame - begin, 0) : max(end - begin, 0)] = True
+                self._spoken_to = max(self._spoken_to, end)
+        return speech
+
+    def _add(self, timed: list[Timed]) -> None:
+        """Put committed tokens into the utterance and see which of its words are complete."""
+        if not self._ids:
+            timed = self._without_stray_marks(timed)
+        if not timed:
+            return
+        self._ids.extend(token.id for token in timed)
+        self._open.extend(timed)
+        lexicon = self._lexicon
+        # A word is complete once the next one has begun; a run of byte pieces may become anything yet.
+        if lexicon.is_byte[timed[-1].id] or not any(lexicon.opens_word[token.id] for token in timed):
+            return
+        words, firsts, lasts = lexicon.words(self._open, self._floor)
+        if len(words) > 1 and firsts[-1] > lasts[-2]:
+            self._words += words[:-1]
+            self._floor = max(self._floor, self._open[firsts[-2]].start)
+            del self._open[: firsts[-1]]
+
+    def _without_stray_marks(self, timed: list[Timed]) -> list[Timed]:
+        """Leave out marks that belong to a word which is final already."""
+        if not self._number:
+            return timed
+        stray = 0
+        while stray < len(timed) and self._is_stray(timed[stray].id):
+            stray += 1
+        return timed[stray:]
+
+    def _is_stray(self, token: int) -> bool:
+        return self._lexicon.is_mark[token] and not self._lexicon.opens_word[token]
+
+    def _finish(self, finals: list[StreamSegment], *, keep_open: bool = False) -> None:
+        """Make the utterance final; ``keep_open``: the open word begins the next one."""
+        words = self._words
+        if not keep_open:
+            rest, firsts, _ = self._lexicon.words(self._open, self._floor)
+            words = words + rest
+            if rest:
+                self._floor = max(self._floor, self._open[firsts[-1]].start)
+            self._open = []
+        if words:
+            finals.append(StreamSegment(self._number, tuple(words), final=True, stability=1.0))
+            self._number += 1
+            self._final_frame = max(self._final_frame, words[-1].end_ms // self._lexicon.frame_ms)
+            self._shown_ids, self._shown_texts, self._shown_stable = [], [], False
+        self._words = []
+        self._ids = [token.id for token in self._open]
+
+    def _end_if_long_silent(self, finals: list[StreamSegment]) -> None:
+        """End words that the endpointer did not take for an utterance: nothing else would."""
+        silent = self._frames - self._spoken_to >= self._stop_frames
+        if self._ids and silent and not self._endpointer.in_utterance:
+            self._finish(finals)
+
+    def _end_if_long(self, finals: list[StreamSegment]) -> None:
+        """End an utterance that is over the limit, in front of its open word if it has others."""
+        while self._ids and self._frames - self._begin() >= self._limit:
+            if not self._words:
+                self._finish(finals)
+                self._endpointer.force(self._frames)
+                return
+            self._finish(finals, keep_open=True)
+            cut = min(self._open[0].start, self._frames) if self._open else self._frames
+            for event in self._endpointer.force(cut):
+                if event != Endpoint(cut, "stop") and event.kind == "stop":
+                    self._finish(finals)
+
+    def _begin(self) -> int:
+        """The frame at which the utterance's first word starts."""
+        if self._words:
+            return self._words[0].start_ms // self._lexicon.frame_ms
+        return self._open[0].start
+
+    def _settle(self) -> None:
+        """See how far back audio may still be needed."""
+        before = (self._begin() if self._ids else self._frames) - ONSET_MS // self._lexicon.frame_ms
+        self._final_frame = max(self._final_frame, before)
+
+
+def _frame(token: Token) -> int:
+    return token[1]
