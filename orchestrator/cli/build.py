@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from orchestrator.repository.builder import BuildResult
     from orchestrator.repository.plan import Architecture, BuildPlan, ModelOptions
     from orchestrator.settings import Settings
+
+Number = TypeVar("Number", int, float)
 
 
 def register(app: typer.Typer) -> None:
@@ -55,6 +58,19 @@ def build(
             "--max-window", metavar="NAME=SECONDS", help="The longest audio one request of a model may have."
         ),
     ] = None,
+    max_batch: Annotated[
+        list[str] | None,
+        typer.Option("--max-batch", metavar="NAME=N", help="The most requests in one call of a model."),
+    ] = None,
+    instances: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--instances",
+            metavar="NAME=N",
+            help="Processes that serve a model, each with the weights of its own: one works while another "
+            "waits for its data.",
+        ),
+    ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show what would be built; do nothing.")] = False,
     load_check: Annotated[
         bool,
@@ -68,7 +84,8 @@ def build(
 ) -> None:
     """Build a Triton model repository as a release, and make it the current one."""
     settings = settings_of(ctx)
-    plan = _plan(settings, models or [], device, target, max_window or [])
+    options = _options(max_window or [], max_batch or [], instances or [])
+    plan = _plan(settings, models or [], device, target, options)
     if plan_only:
         _show_plan(plan, settings, as_json=as_json)
         return
@@ -151,7 +168,11 @@ def releases(ctx: typer.Context, as_json: JsonFlag = False) -> None:
 
 
 def _plan(
-    settings: Settings, models: list[str], device: str | None, target: str | None, windows: list[str]
+    settings: Settings,
+    models: list[str],
+    device: str | None,
+    target: str | None,
+    options: dict[str, ModelOptions],
 ) -> BuildPlan:
     from orchestrator.repository.plan import make_plan, with_models
     from orchestrator.repository.validate import gpu_count
@@ -165,7 +186,7 @@ def _plan(
         with_models(settings.build.models, models),
         device="cuda" if wanted == "cuda" else "cpu",
         target=_target(target),
-        options=_options(windows),
+        options=options,
         streaming=settings.streaming,
     )
 
@@ -181,19 +202,33 @@ def _target(text: str | None) -> Architecture:
     raise ConfigurationError(f"there is no target {wanted!r}", fix="use --target x86_64 or aarch64")
 
 
-def _options(windows: list[str]) -> dict[str, ModelOptions]:
+def _options(windows: list[str], batches: list[str], instances: list[str]) -> dict[str, ModelOptions]:
     from orchestrator.repository.plan import ModelOptions
 
-    options = {}
-    for entry in windows:
-        name, _, seconds = entry.partition("=")
+    lengths = _numbers("--max-window", "SECONDS", windows, float, "parakeet=60")
+    most = _numbers("--max-batch", "N", batches, int, "parakeet=64")
+    counts = _numbers("--instances", "N", instances, int, "parakeet=2")
+    return {
+        name: ModelOptions(
+            max_window_s=lengths.get(name), max_batch_size=most.get(name), instances=counts.get(name)
+        )
+        for name in {*lengths, *most, *counts}
+    }
+
+
+def _numbers(
+    option: str, unit: str, entries: list[str], number: Callable[[str], Number], example: str
+) -> dict[str, Number]:
+    values = {}
+    for entry in entries:
+        name, _, text = entry.partition("=")
         try:
-            options[name.strip()] = ModelOptions(max_window_s=float(seconds))
+            values[name.strip()] = number(text)
         except ValueError as error:
             raise ConfigurationError(
-                f"--max-window {entry!r} is not NAME=SECONDS", fix="for example --max-window parakeet=60"
+                f"{option} {entry!r} is not NAME={unit}", fix=f"for example {option} {example}"
             ) from error
-    return options
+    return values
 
 
 def _build(plan: BuildPlan, settings: Settings, *, load_check: bool) -> BuildResult:

@@ -52,11 +52,14 @@ class Batching:
         cpu, gpu: most requests in one engine call, by device; 1 hands them over one by one. For live
             streams, which all send at once, the most streams.
         queue_delay_us: how long, in microseconds, the first request of a batch waits for company.
+        gpu_instances: processes that share a GPU, each with the weights of its own: while one prepares or
+            answers its batch, the GPU works for another.
     """
 
     cpu: int = 1
     gpu: int = 1
     queue_delay_us: int = 0
+    gpu_instances: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +193,8 @@ KINDS: Final = {
             "parakeet",
             max_window_s=30.0,
             rank=10,
-            # On a GPU a batch of 32 windows costs little more than one; 10 ms is short beside a window.
-            batching=Batching(cpu=8, gpu=32, queue_delay_us=10_000),
+            # Nothing waits for company: what comes while one batch is in work makes up the next.
+            batching=Batching(cpu=8, gpu=128),
             embedded=(PackageFile("model.nemo", "training/checkpoint/*.nemo"),),
             embedded_languages=("en",),
             told_languages=True,

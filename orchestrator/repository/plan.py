@@ -30,6 +30,7 @@ DEFAULT_MODELS: Final[Mapping[str, str]] = {"moonshine": "embedded", "diarizer":
 _MULTILINGUAL: Final = {"nvidia/parakeet-tdt-0.6b-v3"}
 """Hub ids whose weights know every language of their engine; others are taken to be English."""
 _DEFAULT_LANGUAGES: Final = ("en",)
+_MOST_INSTANCES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,13 @@ class ModelOptions:
         max_window_s: longest audio of one request, in seconds, above 0.
         max_batch_size: most requests in one engine call, at least 1.
         languages: BCP-47 primary tags the weights know.
+        instances: processes that serve the model, 1 to 16, each with the weights of its own.
     """
 
     max_window_s: float | None = None
     max_batch_size: int | None = None
     languages: tuple[str, ...] | None = None
+    instances: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class ModelPlan:
             ],
             "packages": list(self.kind.packages),
             "max_batch_size": self.config.max_batch_size,
+            "instances": sum(group.count for group in self.config.instances),
             "parameters": dict(self.config.parameters),
         }
 
@@ -180,12 +184,18 @@ def _model(
 
 def _config(kind: ModelKind, source: Source, device: Device, options: ModelOptions) -> ModelConfig:
     contract = CONTRACTS[kind.task]
-    batch = options.max_batch_size or (kind.batching.gpu if device == "cuda" else kind.batching.cpu)
+    batch = options.max_batch_size
+    if batch is None:
+        batch = kind.batching.gpu if device == "cuda" else kind.batching.cpu
     window_s = kind.max_window_s if options.max_window_s is None else options.max_window_s
-    if batch < 1 or not 0 < window_s < float("inf"):
+    count = options.instances
+    if count is None:
+        count = kind.batching.gpu_instances if device == "cuda" and kind.uses_gpu else 1
+    if batch < 1 or not 0 < window_s < float("inf") or not 1 <= count <= _MOST_INSTANCES:
         raise ConfigurationError(
-            f"{kind.name}: max_batch_size {batch} or max_window_s {window_s:g} is out of range",
-            fix="use a batch of at least 1 and a window above 0 s",
+            f"{kind.name}: max_batch_size {batch}, max_window_s {window_s:g} or instances {count} is "
+            "out of range",
+            fix=f"use a batch of at least 1, a window above 0 s, and 1 to {_MOST_INSTANCES} instances",
         )
     languages = options.languages or _languages(kind, source)
     parameters = {
@@ -202,7 +212,7 @@ def _config(kind: ModelKind, source: Source, device: Device, options: ModelOptio
         name=kind.name,
         inputs=contract.inputs,
         outputs=contract.outputs,
-        instances=(InstanceGroup(device if kind.uses_gpu else "cpu"),),
+        instances=(InstanceGroup(device if kind.uses_gpu else "cpu", count),),
         max_batch_size=batch,
         ragged=batch > 1,
         queue_delay_us=kind.batching.queue_delay_us if batch > 1 else None,

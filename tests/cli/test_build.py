@@ -37,10 +37,12 @@ BUILD = ("build", "--model", "parakeet=./small.nemo", "--device", "cpu", "--no-l
 
 
 def test_plan_shows_and_does_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    data = run_json(capsys, *BUILD, "--target", "aarch64", "--max-window", "parakeet=60", "--plan")
+    chosen = ["--max-window", "parakeet=60", "--max-batch", "parakeet=5", "--instances", "parakeet=2"]
+    data = run_json(capsys, *BUILD, "--target", "aarch64", *chosen, "--plan")
     assert data["target"] == "aarch64"
     assert [model["name"] for model in data["models"]] == ["parakeet"]
     assert data["models"][0]["parameters"]["max_window_s"] == "60"
+    assert (data["models"][0]["max_batch_size"], data["models"][0]["instances"]) == (5, 2)
     assert not (tmp_path / "home").exists()
     code, out, _ = run(capsys, *BUILD, "--plan")
     assert code == 0
@@ -85,6 +87,9 @@ def test_without_releases_the_verbs_say_how_to_make_one(capsys: pytest.CaptureFi
         ["--device", "tpu"],
         ["--target", "riscv"],
         ["--max-window", "parakeet=long"],
+        ["--max-batch", "parakeet=0.5"],
+        ["--instances", "parakeet"],
+        ["--instances", "parakeet=0"],
     ],
 )
 def test_wrong_options_are_usage_errors(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:

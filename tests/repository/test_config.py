@@ -95,7 +95,8 @@ def test_triton_reads_batching_and_devices_from_it() -> None:
     parakeet = messages["parakeet"]
     assert parakeet.backend == "python"
     assert parakeet.max_batch_size > 1
-    assert parakeet.dynamic_batching.max_queue_delay_microseconds == 10_000
+    assert parakeet.HasField("dynamic_batching")
+    assert parakeet.dynamic_batching.max_queue_delay_microseconds == 0, "one recording alone must not wait"
     assert [item.name for item in parakeet.input] == ["AUDIO", "PCM16", "OPTIONS"]
     assert [item.allow_ragged_batch for item in parakeet.input] == [True, True, False]
     assert all(item.optional for item in parakeet.input), "a request carries AUDIO or PCM16"

@@ -57,14 +57,24 @@ def test_models_that_cannot_be_built_are_refused(models: dict[str, str], reason:
 
 
 def test_options_reach_the_configuration() -> None:
-    options = {"parakeet": ModelOptions(max_window_s=90.0, max_batch_size=4, languages=("de",))}
+    options = {"parakeet": ModelOptions(90.0, max_batch_size=4, languages=("de",), instances=2)}
     (model,) = make_plan({"parakeet": "org/model"}, options=options).models
     assert model.config.max_batch_size == 4
+    assert [group.count for group in model.config.instances] == [2]
     assert model.config.parameters["max_window_s"] == "90"
     assert model.config.parameters["languages"] == "de"
 
 
-@pytest.mark.parametrize("options", [ModelOptions(max_window_s=0), ModelOptions(max_window_s=float("nan"))])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ModelOptions(max_window_s=0),
+        ModelOptions(max_window_s=float("nan")),
+        ModelOptions(max_batch_size=0),
+        ModelOptions(instances=0),
+        ModelOptions(instances=17),
+    ],
+)
 def test_options_out_of_range_are_refused(options: ModelOptions) -> None:
     with pytest.raises(ConfigurationError, match="out of range"):
         make_plan(options={"moonshine": options})
