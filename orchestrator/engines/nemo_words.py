@@ -24,6 +24,7 @@ differ where a mark opens a word (``all 'em``: one word in the text, two in the 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ _SPACE: Final = "\u2581"
 """SentencePiece's sign for a space inside a piece."""
 _UNKNOWN: Final = " \u2047 "
 """What SentencePiece decodes an unknown piece to."""
+_APART: Final = "\n\n"
+"""Between two recordings' texts: no word reaches across it, not even one that goes on with a mark."""
 _BYTE: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -211,6 +214,8 @@ def ctc_tokens(
 def words(tokens: TokenBatch, vocabulary: Vocabulary, frame_ms: float) -> list[tuple[RecognizedWord, ...]]:
     """The words of each recording.
 
+    All recordings are treated as one text, in one pass: this runs while the device waits for its next batch.
+
     Args:
         tokens: what the decoder found.
         vocabulary: the tokens' text.
@@ -219,38 +224,58 @@ def words(tokens: TokenBatch, vocabulary: Vocabulary, frame_ms: float) -> list[t
     Returns:
         ``B`` tuples of words. A word's confidence is the mean of its tokens'.
     """
-    return [_words_of(tokens, row, vocabulary, frame_ms) for row in tokens.rows()]
-
-
-def _words_of(
-    tokens: TokenBatch, row: slice, vocabulary: Vocabulary, frame_ms: float
-) -> tuple[RecognizedWord, ...]:
-    surfaces = vocabulary.surfaces(tokens.ids[row].tolist())
-    text = "".join(surfaces)
+    rows = len(tokens.counts)
+    surfaces = _surfaces(tokens, vocabulary)
+    text = _APART.join("".join(surfaces[row]) for row in tokens.rows())
     spans = vocabulary.word_spans(text)
     if not spans:
-        return ()
-    begin, stop = np.array(spans, dtype=np.int64).T
-    # Token i covers the characters up to token_stop[i].
-    token_stop = np.cumsum([len(surface) for surface in surfaces])
-    last = np.searchsorted(token_stop, stop - 1, side="right")
-    # A word owns the space before it: a piece that is only a space starts the word after it.
-    first = np.searchsorted(token_stop, np.maximum(begin - 1, 0), side="right")
-    inside = np.searchsorted(token_stop, begin, side="right")
-    first[1:] = np.where(first[1:] <= last[:-1], inside[1:], first[1:])
-
-    total = np.concatenate([[0.0], np.cumsum(tokens.confidence[row], dtype=np.float64)])
-    mean = np.clip((total[last + 1] - total[first]) / (last + 1 - first), 0.0, 1.0)
-    # Marks and tokens that share a frame cannot turn time back, so these two keep the contract for any input.
-    start = np.maximum.accumulate(tokens.start[row][first])
-    end = np.maximum(tokens.end[row][last], start)
-    return tuple(
-        RecognizedWord("".join(text[a:b].split()), start_ms, end_ms, confidence)
-        for (a, b), start_ms, end_ms, confidence in zip(
-            spans,
+        return [()] * rows
+    row, first, last = _tokens_of(spans, tokens.counts, surfaces)
+    # Marks and tokens that share a frame cannot turn time back, so these two keep the contract for any input;
+    # recordings are set apart, so that one's times do not hold up the next one's.
+    start = tokens.start[first]
+    apart = row * (start.max() - start.min() + 1)
+    start = np.maximum.accumulate(start + apart) - apart
+    end = np.maximum(tokens.end[last], start)
+    sums = np.add.reduceat(
+        np.append(tokens.confidence, 0.0).astype(np.float64), np.stack((first, last + 1), axis=1).ravel()
+    )[::2]
+    mean = np.clip(sums / (last + 1 - first), 0.0, 1.0)
+    found = list(
+        map(
+            RecognizedWord,
+            ["".join(text[a:b].split()) for a, b in spans],
             np.rint(start * frame_ms).astype(np.int64).tolist(),
             np.rint(end * frame_ms).astype(np.int64).tolist(),
             mean.tolist(),
-            strict=True,
         )
     )
+    stops = np.cumsum(np.bincount(row, minlength=rows)).tolist()
+    return [tuple(found[a:b]) for a, b in itertools.pairwise([0, *stops])]
+
+
+def _surfaces(tokens: TokenBatch, vocabulary: Vocabulary) -> list[str]:
+    """`Vocabulary.surfaces` of all tokens; runs of bytes end with their recording."""
+    if vocabulary.is_byte[tokens.ids].any():
+        return [text for row in tokens.rows() for text in vocabulary.surfaces(tokens.ids[row].tolist())]
+    return vocabulary.surfaces(tokens.ids.tolist())
+
+
+def _tokens_of(
+    spans: Sequence[tuple[int, int]], counts: Ints, surfaces: Sequence[str]
+) -> tuple[Ints, Ints, Ints]:
+    """The recording, the first and the last token of each word of a text whose recordings are `_APART`."""
+    rows = np.arange(len(counts))
+    lengths = np.fromiter(map(len, surfaces), dtype=np.int64, count=len(surfaces))
+    row_of_token = np.repeat(rows, counts)
+    # Token i covers the characters up to token_stop[i].
+    token_stop = np.cumsum(lengths) + len(_APART) * row_of_token
+    begin, stop = np.array(spans, dtype=np.int64).T
+    last = np.searchsorted(token_stop, stop - 1, side="right")
+    row = row_of_token[last]
+    row_begin = np.append(0, np.cumsum(lengths))[np.cumsum(counts) - counts] + len(_APART) * rows
+    # A word owns the space before it: a piece that is only a space starts the word after it.
+    first = np.searchsorted(token_stop, np.maximum(begin - 1, row_begin[row]), side="right")
+    inside = np.searchsorted(token_stop, begin, side="right")
+    first[1:] = np.where(first[1:] <= last[:-1], inside[1:], first[1:])
+    return row, first, last

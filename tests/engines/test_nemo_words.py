@@ -170,6 +170,46 @@ class TestWords:
         assert together == [words(tokens_of([row]), VOCABULARY, FRAME_MS)[0] for row in batch]
 
 
+def words_of_one(tokens: TokenBatch, row: slice) -> list[tuple[str, int, int, float]]:
+    """Each word by itself, from the characters that its tokens stand for."""
+    surfaces = VOCABULARY.surfaces(tokens.ids[row].tolist())
+    owner = [token for token, surface in enumerate(surfaces) for _ in surface]
+    text = "".join(surfaces)
+    found: list[tuple[str, int, int, float]] = []
+    used, latest = -1, 0
+    for begin, stop in VOCABULARY.word_spans(text):
+        last = owner[stop - 1]
+        first = owner[max(begin - 1, 0)]
+        if first <= used:
+            first = owner[begin]
+        used = last
+        latest = max(latest, int(tokens.start[row][first]))
+        end = max(latest, int(tokens.end[row][last]))
+        confidence = float(np.mean(tokens.confidence[row][first : last + 1], dtype=np.float64))
+        word = "".join(text[begin:stop].split())
+        found.append((word, round(latest * FRAME_MS), round(end * FRAME_MS), confidence))
+    return found
+
+
+@given(st.lists(token_ids, max_size=6), st.data())
+def test_one_pass_over_a_batch_equals_a_loop_over_its_words(
+    batch: list[list[int]], data: st.DataObject
+) -> None:
+    ids = np.array(list(itertools.chain(*batch)), dtype=np.int64)
+    numbers = st.lists(st.integers(0, 60), min_size=ids.size, max_size=ids.size)
+    start = np.array(data.draw(numbers), dtype=np.int64)
+    end = start + np.array(data.draw(numbers), dtype=np.int64)
+    shares = st.lists(st.floats(0, 1, width=32), min_size=ids.size, max_size=ids.size)
+    confidence = np.array(data.draw(shares), dtype=np.float32)
+    tokens = TokenBatch(np.array([len(row) for row in batch], dtype=np.int64), ids, start, end, confidence)
+    found = words(tokens, VOCABULARY, FRAME_MS)
+    assert len(found) == len(batch)
+    for have, row in zip(found, tokens.rows(), strict=True):
+        want = words_of_one(tokens, row)
+        assert [(w.text, w.start_ms, w.end_ms) for w in have] == [entry[:3] for entry in want]
+        assert [w.confidence for w in have] == pytest.approx([entry[3] for entry in want], abs=1e-12)
+
+
 @given(st.lists(st.lists(st.integers(0, BLANK), min_size=8, max_size=8), min_size=1, max_size=5), st.data())
 def test_ctc_matches_the_textbook_loop(labels: list[list[int]], data: st.DataObject) -> None:
     lengths = data.draw(st.lists(st.integers(0, 8), min_size=len(labels), max_size=len(labels)))
