@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import numpy as np
 
@@ -35,6 +35,9 @@ from orchestrator.errors import (
 )
 
 ResultT = TypeVar("ResultT")
+_SOON_S: Final = 60.0
+"""Audio that a GPU recognises in a few ms. To ask for a cancellation takes 0.07 ms, one after the other:
+9 ms for a batch of 128."""
 Engine = Callable[[Sequence[Any], OptionsT], Sequence[ResultT]]
 """Takes `Samples`, and `Pcm16` where `read` was told so; gives one result for each."""
 
@@ -95,11 +98,11 @@ def run(
     """Fill each open job's result or fault: one engine call per set of equal options.
 
     Where a call for several recordings fails, each is tried alone, so that only the culprit fails. Requests
-    whose client went away are left out.
+    whose client went away are left out where they would cost more than to ask.
     """
     groups: dict[OptionsT | None, list[Job[OptionsT, ResultT]]] = {}
     for job in jobs:
-        job.cancelled = is_cancelled(job.request)
+        job.cancelled = _worth_asking(job, context) and is_cancelled(job.request)
         if job.open:
             groups.setdefault(job.options, []).append(job)
     for group in groups.values():
@@ -145,6 +148,12 @@ def _attempt(
     for job, result in zip(group, results, strict=True):
         job.result = result
     return True
+
+
+def _worth_asking(job: Job[Any, Any], context: ModelContext) -> bool:
+    """Whether the recording would take much longer than asking the server if somebody still waits for it."""
+    on_cpu = context.device == "cpu"
+    return on_cpu or (job.samples is not None and job.samples.size > _SOON_S * SAMPLE_RATE_HZ)
 
 
 def _response(job: Job[Any, ResultT], pack: Callable[[ResultT], Tensors], pb_utils: TritonUtils) -> Any:

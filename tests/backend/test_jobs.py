@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -251,6 +251,16 @@ def test_cancelled_requests_do_not_reach_the_engine() -> None:
     assert gone.error is not None
     assert gone.error.code == "CANCELLED"
     assert word(stayed) == "0.25/1"
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(30, False), (90, True)])
+def test_a_gpu_rather_recognises_a_window_than_asks_whether_it_is_wanted(seconds: int, asked: bool) -> None:
+    context = replace(CONTEXT, device="cuda:0", max_window_s=100.0)
+    left = request(np.zeros(seconds * 16_000))
+    left.gone = [True]
+    jobs = read([left], context, RecognitionOptions, PB)
+    run(jobs, echo, context)
+    assert jobs[0].cancelled is asked
 
 
 def test_a_server_without_is_cancelled_or_cancelled_codes_still_answers() -> None:
