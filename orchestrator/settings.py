@@ -167,6 +167,14 @@ class ClientSettings(_Section):
     lose nothing. A server that takes float32 alone gets that."""
     window_s: float = Field(default=30.0, gt=2)
     overlap_s: float = Field(default=4.0, ge=0)
+    stream_timeout_s: float = Field(default=30.0, gt=0)
+    """For one chunk of a live stream; the duration of its audio is added."""
+    stream_backlog_s: float = Field(default=60.0, gt=0)
+    """Audio of a live stream that may wait to be sent; then its source waits, or a microphone gives up."""
+    stream_reconnect_s: float = Field(default=120.0, ge=0)
+    """How long a live stream looks for a server that went away."""
+    stream_reconnects: int = Field(default=60, ge=0)
+    """How often it tries within that time."""
 
     @model_validator(mode="after")
     def _window_over_overlap(self) -> ClientSettings:
@@ -176,10 +184,12 @@ class ClientSettings(_Section):
 
 
 class GatewaySettings(_Section):
-    """`spark-speech gateway`: the HTTP service in front of Triton."""
+    """`spark-speech gateway`: the HTTP and Riva services in front of Triton."""
 
     host: str = "127.0.0.1"
     http_port: Port = 9000
+    grpc_port: Port | None = 50051
+    """Of Riva's gRPC service; None: not served."""
     max_upload_bytes: int = Field(default=512 * 1024**2, gt=0)
     max_duration_s: float = Field(default=4 * 3600.0, gt=0)
     """Of one recording; ``audio.max_duration_s`` holds as well."""
@@ -187,8 +197,14 @@ class GatewaySettings(_Section):
     """For a request's body to arrive, first to last byte."""
     max_requests: int = Field(default=16, ge=1)
     """Transcriptions in work at once, uploads included; more are refused."""
+    max_streams: int = Field(default=64, ge=1)
+    """Live streams at once; more are refused."""
+    stream_idle_timeout_s: float = Field(default=60.0, gt=0)
+    """How long a live stream may send nothing, or take no answer."""
+    max_message_bytes: int = Field(default=64 * 1024**2, ge=4 * 1024**2, le=1024**3)
+    """Of one gRPC message: a whole recording for Recognize, some audio for StreamingRecognize."""
     drain_timeout_s: float = Field(default=60.0, ge=0)
-    """What running requests get to finish when the gateway is told to stop."""
+    """What running requests and streams get to finish when the gateway is told to stop."""
     api_key_hashes: tuple[str, ...] = ()
     """Lower-case hex sha256 of each key that may use the service; empty: no key is asked for."""
     cors_origins: tuple[str, ...] = ()
@@ -214,6 +230,12 @@ class GatewaySettings(_Section):
             if origin != f"{parts.scheme}://{parts.netloc}" or parts.scheme not in ("http", "https"):
                 raise ValueError("each must be an origin such as https://example.org, without a path")
         return origins
+
+    @model_validator(mode="after")
+    def _different_ports(self) -> GatewaySettings:
+        if self.grpc_port == self.http_port:
+            raise ValueError("http_port and grpc_port must differ")
+        return self
 
     @model_validator(mode="after")
     def _tls(self) -> GatewaySettings:

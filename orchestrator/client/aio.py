@@ -21,7 +21,13 @@ from orchestrator.client.failures import Call, timed_out
 from orchestrator.client.job import Job
 from orchestrator.client.options import TranscribeArgs, TranscribeOptions
 from orchestrator.client.retry import RetryPolicy
+from orchestrator.client.stream import sources
+from orchestrator.client.stream.live import LiveStream
+from orchestrator.client.stream.options import StreamArgs, StreamRequest
+from orchestrator.client.stream.session import Route, Session
+from orchestrator.client.stream.sources import StreamSource
 from orchestrator.client.triton import ServerStatus, TritonTransport
+from orchestrator.contract import Task
 from orchestrator.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
@@ -81,6 +87,7 @@ class AsyncSpeechClient:
         )
         self._cards: tuple[ModelCard, ...] = ()
         self._cards_until = -1.0
+        self._sessions: set[Session] = set()
 
     @property
     def host(self) -> str:
@@ -96,7 +103,9 @@ class AsyncSpeechClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; calls still running fail. Safe to call again."""
+        """Close the connection; streams end, calls still running fail. Safe to call again."""
+        for session in tuple(self._sessions):
+            await session.aclose()
         await self._transport.close()
 
     async def server_status(self) -> ServerStatus:
@@ -180,6 +189,51 @@ class AsyncSpeechClient:
         chosen = TranscribeOptions.parse(options)
         return await self._within(chosen.timeout, partial(self._transcribe, source, chosen, progress))
 
+    def stream(self, source: StreamSource, **options: Unpack[StreamArgs]) -> LiveStream:
+        """What is being said in ``source``, as it is said.
+
+        ::
+
+            async for event in client.stream("meeting.wav", language="en"):
+                if isinstance(event, Final):
+                    print(event.segment.text)
+
+        A server that goes away is looked for (``client.stream_reconnect_s``), and gets what was not final
+        again: no word is lost and no final is repeated.
+
+        Args:
+            source: a path (sent at the speed of speech unless ``pace="fast"``), a `Microphone`, samples
+                ``[n]``, or an iterator, asynchronous or not, of bytes (16-bit PCM, mono) or arrays (int16, or
+                floats in +-1) of any sizes at ``sample_rate``. It is asked for more only while the server
+                keeps up.
+            **options: `StreamArgs`.
+
+        Returns:
+            The events, to iterate over: `Partial`, `Final`, `SpeakerChange`, `Reconnected`, and `Completed`
+            as the last.
+
+        Raises:
+            ConfigurationError: an option is unknown or outside its range.
+            AudioError: the source cannot be one; while iterating: its audio cannot be used. What it gave
+                before becomes final first.
+            ModelNotFoundError: while iterating, as the following: the server has no streaming model.
+            UnsupportedLanguageError: no streaming model knows the language.
+            StreamLimitError: the server has as many streams as it was set up for.
+            ServiceError: the server failed, or did not come back in time.
+        """
+        request = StreamRequest.parse(options)
+        sources.check(source)
+        return LiveStream(
+            Session(
+                self._transport,
+                self._settings,
+                source,
+                request,
+                partial(self._route_stream, request),
+                self._sessions,
+            )
+        )
+
     async def transcribe_many(
         self, sources: Sequence[str | Path], output_dir: str | Path, **options: Unpack[BatchArgs]
     ) -> list[FileResult]:
@@ -234,17 +288,34 @@ class AsyncSpeechClient:
     async def _route(
         self, options: TranscribeOptions, recording: Audio
     ) -> tuple[routing.Route, routing.Route | None]:
-        """The models for the job; asks the server again before saying that it cannot do it."""
+        return await self._routed(partial(self._choose, options, recording))
+
+    async def _route_stream(self, request: StreamRequest) -> Route:
+        return await self._routed(partial(self._choose_stream, request))
+
+    async def _routed(self, choose: Callable[[], Result]) -> Result:
+        """The models for a job; asks the server again before saying that it cannot do it."""
         fresh = anyio.current_time() >= self._cards_until
         if fresh:
             await self.models()
         try:
-            return self._choose(options, recording)
+            return choose()
         except (ModelNotFoundError, ModelNotReadyError, UnsupportedLanguageError):
             if fresh:
                 raise
         await self.models()
-        return self._choose(options, recording)
+        return choose()
+
+    def _choose_stream(self, request: StreamRequest) -> Route:
+        route = routing.choose(
+            self._cards,
+            host=self.host,
+            language=request.language,
+            engine=request.engine,
+            task=Task.STREAM,
+        )
+        logger.debug("stream: %s", route.reason)
+        return Route(route.card)
 
     def _choose(
         self, options: TranscribeOptions, recording: Audio

@@ -35,8 +35,9 @@ def choose(
     language: str | None = None,
     engine: str = AUTO,
     duration_s: float = 0.0,
+    task: Task = Task.RECOGNIZE,
 ) -> Route:
-    """The recogniser for a recording.
+    """The recogniser for a recording, or for a live stream.
 
     Among the ready models of the wanted engine that know the language, the lowest rank is taken; equal
     ranks: the one that takes ``duration_s`` seconds in one piece, then the first by name.
@@ -47,6 +48,7 @@ def choose(
         language: BCP-47 tag; None: any.
         engine: `AUTO`, or the name of an engine or of a model.
         duration_s: the recording's length in seconds.
+        task: `Task.RECOGNIZE` or `Task.STREAM`.
 
     Raises:
         ModelNotFoundError: there is no such engine, or no recogniser at all.
@@ -54,9 +56,9 @@ def choose(
         UnsupportedLanguageError: no ready recogniser of the wanted engine knows the language.
     """
     named = [card for card in cards if engine in (AUTO, card.engine, card.name)]
-    ready = [card for card in named if card.ready and card.task is Task.RECOGNIZE]
+    ready = [card for card in named if card.ready and card.task is task]
     if not ready:
-        raise _nothing_ready(cards, named, engine, host)
+        raise _nothing_ready(cards, named, engine, host, task)
     tag = None if language is None else primary_tag(language)
     able = [card for card in ready if tag is None or tag in map(primary_tag, card.languages)]
     if not able:
@@ -88,23 +90,24 @@ def choose_diarizer(cards: Sequence[ModelCard], *, host: str) -> Route:
 
 
 def _nothing_ready(
-    cards: Sequence[ModelCard], named: Sequence[ModelCard], engine: str, host: str
+    cards: Sequence[ModelCard], named: Sequence[ModelCard], engine: str, host: str, task: Task
 ) -> SpeechError:
-    asleep = [card for card in named if not card.ready and card.task in (None, Task.RECOGNIZE)]
+    kind = "streaming recogniser" if task is Task.STREAM else "recogniser"
+    asleep = [card for card in named if not card.ready and card.task in (None, task)]
     if engine != AUTO and asleep:
         return _not_ready(asleep[0], host)
-    recognisers = [card for card in cards if card.ready and card.task is Task.RECOGNIZE]
+    recognisers = [card for card in cards if card.ready and card.task is task]
     if engine == AUTO or not recognisers:
         return ModelNotFoundError(
-            f"{host} has no recogniser that is ready; it has {_listed(cards)}.",
-            fix="build and start a release with a recogniser: `spark-speech build`, `spark-speech up`.",
+            f"{host} has no {kind} that is ready; it has {_listed(cards)}.",
+            fix=f"build and start a release with a {kind}: `spark-speech build`, `spark-speech up`.",
             host=host,
         )
     names = sorted({name for card in recognisers for name in (card.engine, card.name)})
     near = difflib.get_close_matches(engine, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return ModelNotFoundError(
-        f"{host} has no recogniser {engine!r}; it has {', '.join(names)}.{hint}",
+        f"{host} has no {kind} {engine!r}; it has {', '.join(names)}.{hint}",
         fix=f"use engine={AUTO!r} or one of: {', '.join(names)}.",
         host=host,
         model=engine,

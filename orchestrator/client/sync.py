@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -18,6 +19,9 @@ from orchestrator.client.aio import AsyncSpeechClient
 from orchestrator.client.batch import BatchArgs, FileResult
 from orchestrator.client.catalog import ModelCard
 from orchestrator.client.options import TranscribeArgs
+from orchestrator.client.stream.blocking import BlockingLiveStream
+from orchestrator.client.stream.options import StreamArgs
+from orchestrator.client.stream.sources import StreamSource
 from orchestrator.client.triton import ServerStatus, closed_error
 from orchestrator.progress import ProgressReporter
 from orchestrator.settings import Settings
@@ -86,6 +90,17 @@ class SpeechClient:
         """What was said in ``source``, by whom and when; see `AsyncSpeechClient.transcribe`."""
         return self._loop.run(self._client.transcribe(source, progress=progress, **options))
 
+    def stream(self, source: StreamSource, **options: Unpack[StreamArgs]) -> BlockingLiveStream:
+        """What is being said, as it is said; see `AsyncSpeechClient.stream`.
+
+        ::
+
+            for event in client.stream(Microphone()):
+                if isinstance(event, Final):
+                    print(event.segment.text)
+        """
+        return BlockingLiveStream(self._client.stream(source, **options), self._loop)
+
     def transcribe_many(
         self, sources: Sequence[str | Path], output_dir: str | Path, **options: Unpack[BatchArgs]
     ) -> list[FileResult]:
@@ -136,6 +151,16 @@ class _LoopThread:
         except BaseException:
             future.cancel()
             raise
+
+    def post(self, job: Callable[[], None]) -> None:
+        """Run ``job`` there soon; nothing where the client is closed.
+
+        Takes no lock, so that a signal handler may call it whatever its thread is doing.
+        """
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed since
+                loop.call_soon_threadsafe(job)
 
     def stop(self) -> None:
         """Stop the loop and wait for its thread; what still runs is cancelled. Safe to call again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.transcript.models import Segment, Transcript
 
@@ -65,3 +66,15 @@ class Completed:
 
 
 StreamEvent = Partial | Final | SpeakerChange | Reconnected | Completed
+
+
+def event_dict(event: StreamEvent) -> dict[str, Any]:
+    """The event as JSON-ready data: ``event`` names its class in snake case, the rest are its fields."""
+    if isinstance(event, Reconnected):
+        return {"event": "reconnected", "after_s": event.after_s, "resent_s": event.resent_s}
+    if isinstance(event, Completed):
+        return {"event": "completed", "transcript": event.transcript.model_dump(mode="json")}
+    data: dict[str, Any] = {"utterance": event.utterance, "segment": event.segment.model_dump(mode="json")}
+    if isinstance(event, Partial):
+        return {"event": "partial", **data, "stability": event.stability}
+    return {"event": "final" if isinstance(event, Final) else "speaker_change", **data}

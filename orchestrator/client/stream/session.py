@@ -1,0 +1,206 @@
+"""One live stream: audio goes out, answers come back, and a lost server is found again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+from anyio.streams.memory import MemoryObjectSendStream
+
+from orchestrator.client.catalog import ModelCard
+from orchestrator.client.retry import RetryPolicy
+from orchestrator.client.stream import sources
+from orchestrator.client.stream.announcer import Announcer, end
+from orchestrator.client.stream.events import Completed, StreamEvent
+from orchestrator.client.stream.labeler import SpeakerLabeler
+from orchestrator.client.stream.line import Line, Transport
+from orchestrator.client.stream.options import StreamRequest
+from orchestrator.client.stream.outage import Outages
+from orchestrator.client.stream.replay import Replay
+from orchestrator.client.stream.results import Finals
+from orchestrator.client.stream.sources import StreamSource
+from orchestrator.contract import SAMPLE_RATE_HZ
+from orchestrator.errors import SpeechError
+from orchestrator.settings import Settings
+from orchestrator.transcript.models import Transcript
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_CHUNK_MS: Final = 160
+"""For a model that does not say its step."""
+_LARGEST_MS: Final = 2000
+"""Audio of one request when the server is behind: more would make other streams wait for this one."""
+_UNREAD: Final = 64
+"""Events that wait for the caller; beyond them no more audio is sent until one is taken."""
+_FIRST_WAIT_S: Final = 0.25
+_LONGEST_WAIT_S: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Who does the work: the streaming model, and what names the speakers, if anything."""
+
+    card: ModelCard
+    labeler: SpeakerLabeler | None = None
+
+
+class Session:
+    """Runs one stream, in a task of its own; `events` starts it and tells what happens."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        settings: Settings,
+        source: StreamSource,
+        request: StreamRequest,
+        choose: Callable[[], Awaitable[Route]],
+        running: set[Session],
+    ) -> None:
+        """Prepare a stream.
+
+        Args:
+            transport: the connection.
+            settings: ``client`` for limits and times, ``audio`` for the largest file.
+            source: where the audio comes from.
+            request: what the caller asked for.
+            choose: finds the models, when the stream starts.
+            running: where the session is while it runs.
+        """
+        client = settings.client
+        self._transport = transport
+        self._settings = settings
+        self._source = source
+        self._request = request
+        self._choose = choose
+        self._running = running
+        self._replay = Replay(request.chunk_ms or _DEFAULT_CHUNK_MS, _LARGEST_MS)
+        self._backlog = int(client.stream_backlog_s * SAMPLE_RATE_HZ)
+        retry = RetryPolicy(client.stream_reconnects, first_s=_FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)
+        self._outages = Outages(retry, client.stream_reconnect_s)
+        self._language: str | None = None
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._stopped = False
+        self._pumping: asyncio.Task[None] | None = None
+        self._working: asyncio.Task[None] | None = None
+
+    async def events(self) -> AsyncGenerator[StreamEvent, None]:
+        """Start, and say what happens until the stream is over; closed early, it is ended on the server.
+
+        Raises:
+            SpeechError: see `AsyncSpeechClient.stream`.
+        """
+        out, unread = anyio.create_memory_object_stream[StreamEvent](_UNREAD)
+        with unread:
+            self._working = asyncio.create_task(self._work(out))
+            self._running.add(self)
+            try:
+                async for event in unread:
+                    yield event
+                await self._working
+            finally:
+                await self.aclose()
+                self._running.discard(self)
+
+    async def aclose(self) -> None:
+        """End the stream now, here and on the server; what is not final is dropped."""
+        if self._working is not None:
+            await end(self._working)
+
+    def stop(self) -> None:
+        """Take no more audio; what was said so far still becomes final, and the stream ends by itself."""
+        self._stopped = True
+        self._replay.end()
+        self._news.set()
+        if self._pumping is not None:
+            self._pumping.cancel()
+
+    def end_utterance(self) -> None:
+        """Make everything heard so far final, without waiting for a pause."""
+        self._replay.force_end_of_utterance()
+        self._news.set()
+
+    async def _work(self, out: MemoryObjectSendStream[StreamEvent]) -> None:
+        with out:
+            route = await self._choose()
+            chunk_ms = self._request.chunk_ms or route.card.chunk_ms or _DEFAULT_CHUNK_MS
+            self._replay = Replay(chunk_ms, _LARGEST_MS)
+            if self._stopped:
+                self._replay.end()
+            timeout_s = self._request.timeout or self._settings.client.stream_timeout_s
+            line = Line(self._transport, route.card.name, self._request, timeout_s)
+            announcer = Announcer(out, route.labeler, partials=self._request.partials)
+            self._pumping = asyncio.create_task(self._pump())
+            try:
+                failure = await self._send_all(line, announcer)
+                await announcer.finish()  # what is final is told before what went wrong
+                if failure is not None:
+                    raise failure
+                await asyncio.wait({self._pumping})
+                if not self._pumping.cancelled():
+                    self._pumping.result()  # raises what the source raised
+                await announcer.tell(Completed(self._transcript(announcer.finals, route)))
+            finally:
+                await end(self._pumping)
+                await announcer.close()
+                await line.leave()
+
+    async def _pump(self) -> None:
+        """Take audio from the source, no more than may wait."""
+        try:
+            if self._stopped:
+                return
+            async with aclosing(sources.read(self._source, self._request, self._settings.audio)) as pieces:
+                async for piece in pieces:
+                    self._replay.add(piece)
+                    self._news.set()
+                    while self._replay.received - self._replay.sent > self._backlog:
+                        self._room.clear()
+                        await self._room.wait()
+        finally:
+            self._replay.end()
+            self._news.set()
+
+    async def _send_all(self, line: Line, announcer: Announcer) -> SpeechError | None:
+        """Send everything; what ended it before its time, if anything did."""
+        replay = self._replay
+        while not replay.finished and not (replay.ended and not replay.received):
+            piece = replay.next_piece()
+            if piece is None:
+                self._news.clear()
+                await self._news.wait()
+                continue
+            try:
+                update = await line.send(piece)
+            except SpeechError as error:
+                try:
+                    wait_s = self._outages.wait_s(error, anyio.current_time(), replay.sent)
+                except SpeechError:
+                    return error
+                logger.info("%s: stream lost, next try in %.2f s: %s", self._transport.host, wait_s, error)
+                replay.lost()
+                await anyio.sleep(wait_s)
+                await line.leave()
+                continue
+            sent = replay.sent + len(piece.samples)
+            told = self._outages.answered(anyio.current_time(), sent, replay.final)
+            if told is not None:
+                await announcer.tell(told)
+            self._language = update.language
+            heard = replay.answered(update)
+            self._room.set()
+            await announcer.heard(heard)
+        return None
+
+    def _transcript(self, finals: Finals, route: Route) -> Transcript:
+        return finals.transcript(
+            source=sources.name_of(self._source),
+            duration_s=self._replay.received / SAMPLE_RATE_HZ,
+            language=self._language,
+            engine=route.card.engine,
+        )
