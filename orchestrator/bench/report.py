@@ -7,13 +7,15 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
 Cell = str | int | float | None
 Row = Mapping[str, Cell]
+MOST_COLUMNS: Final = 10
+"""Figures of a row that people are shown side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,14 @@ class Report:
 
     def print(self, console: Console) -> None:
         """For people."""
+        console.print(self._across() if self.rows and len(self.rows[0]) > MOST_COLUMNS else self._down())
+        for note in self.notes:
+            console.print(note, highlight=False)
+        console.print(f"{self.machine}; {_listed(self.versions)}", style="dim", highlight=False)
+        console.print(f"again: {self.command}", style="dim", highlight=False)
+
+    def _down(self) -> Table:
+        """A line for each row."""
         table = Table(title=self.title, title_justify="left")
         columns = list(self.rows[0]) if self.rows else []
         for name in columns:
@@ -49,11 +59,17 @@ class Report:
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in self.rows:
             table.add_row(*(shown(row[name]) for name in columns))
-        console.print(table)
-        for note in self.notes:
-            console.print(note, highlight=False)
-        console.print(f"{self.machine}; {_listed(self.versions)}", style="dim", highlight=False)
-        console.print(f"again: {self.command}", style="dim", highlight=False)
+        return table
+
+    def _across(self) -> Table:
+        """A column for each row: for rows with more figures than go side by side."""
+        first, *others = self.rows[0]
+        table = Table(first, title=self.title, title_justify="left")
+        for row in self.rows:
+            table.add_column(shown(row[first]), justify="right", overflow="fold")
+        for name in others:
+            table.add_row(name, *(shown(row[name]) for row in self.rows))
+        return table
 
 
 def shown(cell: Cell) -> str:

@@ -1,4 +1,4 @@
-"""``spark-speech bench``: measure accuracy, overhead, growth and the demo, each with one command."""
+"""``spark-speech bench``: measure accuracy, overhead, growth, live streams, the demo: one command each."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ ReleaseName = Annotated[str, typer.Option(help="The start of a release's id, or 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the application."""
-    group = typer.Typer(help="Measure: accuracy, overhead, growth, the demo.", no_args_is_help=True)
-    for verb in (accuracy, overhead, diarization, stitching, demo):
+    group = typer.Typer(
+        help="Measure: accuracy, overhead, growth, live streams, the demo.", no_args_is_help=True
+    )
+    for verb in (accuracy, overhead, diarization, stitching, streams, demo):
         group.command(verb.__name__)(verb)
     app.add_typer(group, name="bench")
 
@@ -134,6 +136,67 @@ def stitching(as_json: JsonFlag = False) -> None:
         ),
         versions=versions(("numpy", "pydantic")),
     )
+    _show(report, as_json=as_json)
+
+
+def streams(
+    ctx: typer.Context,
+    numbers: Annotated[
+        str, typer.Option("--streams", help="Numbers of streams to run, such as 100,300,600.")
+    ] = "",
+    search: Annotated[
+        bool, typer.Option("--search", help="Search for the highest number that counts; without --streams.")
+    ] = False,
+    abort: Annotated[
+        int | None, typer.Option(help="Begin this many streams whose clients vanish, instead.", min=1)
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Length of each run.", min=2)] = 20.0,
+    search_minutes: Annotated[float, typer.Option(help="No new run of a search begins later.", min=0)] = 10.0,
+    limit: Annotated[
+        float | None,
+        typer.Option(
+            help="The highest p95 in ms that counts; by default 100 at 160 ms chunks, 500 at 960.", min=1
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="The weights: a folder or a .nemo file; by default the embedded ones.")
+    ] = None,
+    preset: Annotated[
+        Literal["low_latency", "balanced", "throughput"] | None, typer.Option(help="Chunk and contexts.")
+    ] = None,
+    instances: Annotated[int | None, typer.Option(help="Instances of the model.", min=1)] = None,
+    max_streams: Annotated[int | None, typer.Option(help="Streams that the server takes.", min=1)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    clients: Annotated[
+        int | None, typer.Option(help="Client processes; by default one for each four cores.", min=1)
+    ] = None,
+    recording: Annotated[
+        Path | None, typer.Option(help="What the streams say; by default a dialogue in this package.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Live streams in real time against a server of their own: latency, lag, and how many it bears."""
+    from orchestrator.bench.streams import command as bench
+    from orchestrator.progress import RichProgress
+    from orchestrator.runtime.process import ending_on_termination
+
+    asked = bench.Asked(
+        streams=bench.numbers_of(numbers),
+        search_s=60 * search_minutes if search or not (numbers or abort) else None,
+        abort=abort,
+        seconds=seconds,
+        limit_ms=limit,
+        source="embedded" if folder is None else str(folder.expanduser().absolute()),
+        preset=preset,
+        instances=instances,
+        max_streams=max_streams,
+        device=device,
+        processes=clients,
+        recording=recording,
+    )
+    settings = settings_of(ctx)
+    with ending_on_termination(), RichProgress() as progress:
+        report = bench.run(settings, asked, progress=progress)
     _show(report, as_json=as_json)
 
 

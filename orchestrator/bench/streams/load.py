@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,12 +28,13 @@ STREAMS_PER_CHANNEL: Final = 100
 ANSWER_LIMIT_S: Final = 30.0
 """A request that takes longer fails."""
 _METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
-_CHANNEL_OPTIONS: Final = (
+CHANNEL_OPTIONS: Final = (
+    # Channels to one address share a connection otherwise.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", -1),
 )
-Call = Callable[..., Awaitable[bytes]]
+Call = Callable[..., grpc.aio.UnaryUnaryCall]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class Clients:
         self._load = load
         self._messages = Messages(load.model, load.samples, load.chunk_ms)
         count = -(-len(load.streams) // STREAMS_PER_CHANNEL)
-        self._channels = [grpc.aio.insecure_channel(load.url, options=_CHANNEL_OPTIONS) for _ in range(count)]
+        self._channels = [grpc.aio.insecure_channel(load.url, options=CHANNEL_OPTIONS) for _ in range(count)]
         self._rows: list[tuple[float, float, float]] = []
         self._outcome = Outcome(ChunkTimes.joined([]))
 
