@@ -1,4 +1,7 @@
-"""Trying a release in a real tritonserver: started beside everything else, and gone afterwards."""
+"""Trying a release in a real tritonserver: started beside everything else, and gone afterwards.
+
+A model of live streams is also given a short stream: it computes nothing while it loads.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Final
 from orchestrator.errors import RuntimeFailure, TritonNotFoundError
 from orchestrator.progress import ProgressReporter
 from orchestrator.repository.storage import storage_errors
+from orchestrator.repository.streamcheck import try_streams
 from orchestrator.repository.validate import LoadCheck
 from orchestrator.settings import ServerSettings
 
@@ -59,8 +63,8 @@ def server_load_check(home: Path, settings: ServerSettings, progress: ProgressRe
                 cache=home / "cache" / "gpu",
                 environment={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
                 progress=progress,
-            ):
-                pass
+            ) as server:
+                try_streams(repository, models, server.url)
         except RuntimeFailure as error:
             error.path = _keep_log(error.path, home)
             raise

@@ -14,7 +14,7 @@ from typing import Final, Literal
 from orchestrator.contract import CONTRACTS, Parameter, Task
 from orchestrator.errors import ReleaseInvalidError, RuntimeFailure
 from orchestrator.repository.catalog import MODEL_VERSION
-from orchestrator.repository.config import FILE_NAME, ModelConfig, parse
+from orchestrator.repository.config import FILE_NAME, ModelConfig, SequenceBatching, parse
 from orchestrator.repository.manifest import Manifest
 from orchestrator.repository.release import REPOSITORY
 
@@ -107,9 +107,30 @@ def _schema_faults(config: ModelConfig, name: str, repository: Path) -> list[str
     if not (repository / name / MODEL_VERSION / _MODEL_FILE).is_file():
         faults.append(f"{MODEL_VERSION}/{_MODEL_FILE} is missing")
     needed = {Parameter.TASK, Parameter.ENGINE, Parameter.MAX_WINDOW_S}
+    live = config.parameters.get(Parameter.TASK) == Task.STREAM
+    if live:
+        needed |= {Parameter.CHUNK_MS, Parameter.MAX_STREAMS, Parameter.IDLE_TIMEOUT_S}
     lacking = sorted(str(key) for key in needed if not config.parameters.get(key))
     if lacking:
         faults.append(f"parameters are missing: {', '.join(lacking)}")
+    if live != (config.sequences is not None):
+        faults.append("live streams, and they alone, need sequence_batching")
+    elif config.sequences is not None:
+        faults += _sequence_faults(config, config.sequences)
+    return faults
+
+
+def _sequence_faults(config: ModelConfig, sequences: SequenceBatching) -> list[str]:
+    try:
+        most = int(config.parameters.get(Parameter.MAX_STREAMS, "0"))
+        idle_s = float(config.parameters.get(Parameter.IDLE_TIMEOUT_S, "0"))
+    except ValueError as error:
+        return [f"a parameter is no number: {error}"]
+    faults = []
+    if sequences.candidates * sum(group.count for group in config.instances) <= most:
+        faults.append(f"{sequences.candidates} candidates leave newcomers over {most} streams waiting")
+    if sequences.idle_us <= idle_s * 1e6:
+        faults.append("Triton would forget idle streams before the model does")
     return faults
 
 

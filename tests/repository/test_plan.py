@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.contract import Task
 from orchestrator.errors import ConfigurationError
 from orchestrator.repository.catalog import KINDS
+from orchestrator.repository.config import ModelConfig, SequenceBatching
 from orchestrator.repository.plan import ModelOptions, make_plan, with_models
 from orchestrator.repository.sources import HubSource, LocalSource
-from orchestrator.settings import BuildSettings
+from orchestrator.settings import BuildSettings, StreamingSettings
 
 
 def test_the_default_plan_is_the_settings_default() -> None:
@@ -83,6 +85,56 @@ def test_options_out_of_range_are_refused(options: ModelOptions) -> None:
 def test_options_for_a_model_that_is_not_built_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="parakeet"):
         make_plan(options={"parakeet": ModelOptions(max_window_s=60)})
+
+
+def live(**settings: Any) -> ModelConfig:
+    (model,) = make_plan(
+        {"parakeet_streaming": "embedded"}, streaming=StreamingSettings(**settings), device="cuda"
+    ).models
+    return model.config
+
+
+def test_live_streams_come_in_sequences() -> None:
+    config = live(preset="low_latency", max_streams=600, idle_timeout_s=45, left_ms=1600)
+    assert config.max_batch_size == 600, "one step can hold a chunk of every stream"
+    assert config.queue_delay_us is None
+    assert config.sequences == SequenceBatching(candidates=1200, idle_us=55_000_000, queue_delay_us=5_000)
+    assert config.ragged
+    assert config.parameters["chunk_ms"] == "160"
+    assert config.parameters["max_streams"] == "600"
+    assert config.parameters["idle_timeout_s"] == "45"
+    assert json.loads(config.parameters["engine_options"]) == {
+        "languages": ["en"],
+        "preset": "low_latency",
+        "left_ms": 1600,
+        "max_streams": 600,
+    }
+
+
+def test_a_few_streams_leave_room_for_many_that_are_refused() -> None:
+    sequences = live(max_streams=1).sequences
+    assert sequences is not None
+    assert sequences.candidates > 60
+
+
+def test_a_length_of_its_own_takes_the_place_of_the_presets() -> None:
+    config = live(preset="throughput", chunk_ms=240, queue_delay_ms=3)
+    assert config.parameters["chunk_ms"] == "240"
+    assert config.sequences is not None
+    assert config.sequences.queue_delay_us == 3000
+
+
+def test_instances_share_the_streams() -> None:
+    config = live(max_streams=601, instances=2)
+    assert [(group.device, group.count) for group in config.instances] == [("cuda", 2)]
+    assert json.loads(config.parameters["engine_options"])["max_streams"] == 301
+    assert config.parameters["max_streams"] == "602"
+    with pytest.raises(ConfigurationError, match="shared among"):
+        make_plan({"parakeet_streaming": "embedded"}, streaming=StreamingSettings(instances=9))
+
+
+def test_live_streams_are_a_recogniser_too() -> None:
+    assert make_plan({"parakeet_streaming": "embedded"}).packages == make_plan({"parakeet": "org/m"}).packages
 
 
 def test_languages_follow_the_weights() -> None:

@@ -17,19 +17,19 @@ def staged(tmp_path: Path) -> Path:
     return stage(tmp_path, "cpu")
 
 
-def stage(folder: Path, device: str) -> Path:
-    for model in make_plan({"parakeet": "org/m"}, device=device).models:  # type: ignore[arg-type]
+def stage(folder: Path, device: str, name: str = "parakeet") -> Path:
+    for model in make_plan({name: "org/m"}, device=device).models:  # type: ignore[arg-type]
         (folder / "model_repository" / model.name / "1").mkdir(parents=True)
         (folder / "model_repository" / model.name / "1/model.py").write_text("")
         (folder / "model_repository" / model.name / "config.pbtxt").write_text(render(model.config))
     return folder
 
 
-def manifest(target: str | None = None) -> Manifest:
+def manifest(target: str | None = None, name: str = "parakeet") -> Manifest:
     model = ModelEntry(
-        name="parakeet",
+        name=name,
         task="recognize",
-        engine="parakeet",
+        engine=name,
         source="x",
         revision=None,
         packages={},
@@ -74,6 +74,35 @@ def test_each_fault_of_a_configuration_is_named(staged: Path, before: str, after
     with pytest.raises(ReleaseInvalidError, match=reason) as caught:
         validate(staged, manifest())
     assert "parakeet" in caught.value.message
+
+
+LIVE = "parakeet_streaming"
+
+
+def test_a_good_release_of_live_streams_passes(tmp_path: Path) -> None:
+    checks = validate(stage(tmp_path, "cpu", LIVE), manifest(name=LIVE))
+    assert {check.outcome for check in checks} == {"passed", "skipped"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        ('key: "chunk_ms"', 'key: "chunk"', "parameters are missing: chunk_ms"),
+        ('key: "idle_timeout_s"', 'key: "idle"', "parameters are missing: idle_timeout_s"),
+        ("max_candidate_sequences: 72", "max_candidate_sequences: 8", "8 candidates"),
+        ("idle_microseconds: 70000000", "idle_microseconds: 60000000", "before the model does"),
+        ('string_value: "60"', 'string_value: "long"', "no number"),
+        ('"stream"', '"recognize"', "they alone"),
+        ('name: "FINAL_MS"', 'name: "LAST_MS"', "FINAL_MS is missing"),
+    ],
+)
+def test_each_fault_of_live_streams_is_named(tmp_path: Path, before: str, after: str, reason: str) -> None:
+    path = stage(tmp_path, "cpu", LIVE) / f"model_repository/{LIVE}/config.pbtxt"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    with pytest.raises(ReleaseInvalidError, match=reason):
+        validate(tmp_path, manifest(name=LIVE))
 
 
 @pytest.mark.parametrize("name", ["config.pbtxt", "1/model.py"])
