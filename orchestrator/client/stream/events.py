@@ -65,13 +65,28 @@ class Completed:
     transcript: Transcript
 
 
-StreamEvent = Partial | Final | SpeakerChange | Reconnected | Completed
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """All audio there is, as far as it fills steps of the model, has been heard, and what it said was told.
+
+    Only told to those who ask for it. Finals that wait for their speakers may come later.
+
+    Attributes:
+        until_s: the audio taken in so far, in seconds.
+    """
+
+    until_s: float
+
+
+StreamEvent = Partial | Final | SpeakerChange | Reconnected | CaughtUp | Completed
 
 
 def event_dict(event: StreamEvent) -> dict[str, Any]:
     """The event as JSON-ready data: ``event`` names its class in snake case, the rest are its fields."""
     if isinstance(event, Reconnected):
         return {"event": "reconnected", "after_s": event.after_s, "resent_s": event.resent_s}
+    if isinstance(event, CaughtUp):
+        return {"event": "caught_up", "until_s": event.until_s}
     if isinstance(event, Completed):
         return {"event": "completed", "transcript": event.transcript.model_dump(mode="json")}
     data: dict[str, Any] = {"utterance": event.utterance, "segment": event.segment.model_dump(mode="json")}

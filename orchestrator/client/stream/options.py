@@ -27,6 +27,8 @@ class StreamArgs(TypedDict, total=False):
     """One version of the model; empty for the one the server prefers."""
     partials: bool
     """Whether `Partial` events are wanted; True unless said otherwise."""
+    caught_up: bool
+    """Whether `CaughtUp` events are wanted; False unless said otherwise."""
     endpointing: EndpointingOptions | dict[str, Any]
     """When an utterance begins and ends: `EndpointingOptions`, or some of its fields."""
     diarize: bool | None
@@ -50,6 +52,7 @@ class StreamRequest(BaseModel):
     engine: str = Field(default=AUTO, min_length=1)
     model_version: str = Field(default="", pattern=r"^[0-9]*$")
     partials: bool = True
+    caught_up: bool = False
     endpointing: EndpointingOptions = EndpointingOptions()
     diarize: bool | None = None
     sample_rate: int | None = Field(default=None, ge=RATES_HZ[0], le=RATES_HZ[1])

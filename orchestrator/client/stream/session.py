@@ -16,7 +16,7 @@ from orchestrator.client.catalog import ModelCard
 from orchestrator.client.retry import RetryPolicy
 from orchestrator.client.stream import sources
 from orchestrator.client.stream.announcer import Announcer, end
-from orchestrator.client.stream.events import Completed, StreamEvent
+from orchestrator.client.stream.events import CaughtUp, Completed, StreamEvent
 from orchestrator.client.stream.labeler import SpeakerLabeler
 from orchestrator.client.stream.line import Line, Transport
 from orchestrator.client.stream.options import StreamRequest
@@ -173,6 +173,8 @@ class Session:
             piece = replay.next_piece()
             if piece is None:
                 self._news.clear()
+                if self._request.caught_up:
+                    await announcer.tell(CaughtUp(replay.received / SAMPLE_RATE_HZ))
                 await self._news.wait()
                 continue
             try:
