@@ -95,6 +95,8 @@ class BuildSettings(_Section):
     models: dict[str, str] = {"moonshine": "embedded", "diarizer": "embedded"}
     """Model name to source: ``embedded``, a local path, or a hub id with an optional ``@revision``."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the weights that `build` prepares for serving; ``auto``: bfloat16 on a GPU, float32 on a CPU."""
     hub_endpoint: str | None = None
     """Base address of the model hub; None for the hub library's own default."""
     hub_token: SecretStr | None = None

@@ -103,6 +103,8 @@ def build(
         for check in result.checks:
             detail = f" ({check.detail})" if check.detail else ""
             console.print(f"  {check.name}: {check.outcome}{detail}", highlight=False, markup=False)
+        for note in result.notes:
+            console.print(f"  {note}", highlight=False, markup=False)
         console.print(str(release.model_repository), highlight=False, markup=False, soft_wrap=True)
 
     emit(result.to_dict(), human, as_json=as_json)
@@ -188,6 +190,7 @@ def _plan(
         target=_target(target),
         options=options,
         streaming=settings.streaming,
+        precision=settings.build.precision,
     )
 
 

@@ -109,7 +109,8 @@ _SPECS: Final = {
             name="parakeet",
             module="orchestrator.engines.parakeet",
             extra="serve",
-            packages=(Package("nemo_toolkit", "nemo"), Package("torch", "torch")),
+            # NeMo only for checkpoints that the native runtime cannot compute; those the engine tells itself.
+            packages=(Package("safetensors", "safetensors"), Package("torch", "torch")),
             languages=_PARAKEET_V3_LANGUAGES,
             times_estimated=False,
             # Full attention: time and memory grow with the square of the length.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -18,7 +18,7 @@ from orchestrator.errors import (
     ModelLoadError,
 )
 from orchestrator.progress import ProgressReporter, ProgressTask
-from orchestrator.repository import wheels
+from orchestrator.repository import lean, wheels
 from orchestrator.repository.blobs import Blob, BlobStore, sha256_of
 from orchestrator.repository.catalog import ModelKind, PackageFile, WheelFile
 from orchestrator.repository.hub import Hub, HubFile, Snapshot
@@ -30,6 +30,7 @@ NEMO_SUFFIX: Final = ".nemo"
 _NOT_WEIGHTS: Final = {".md", ".png", ".jpg", ".jpeg", ".gif", ".svg"}
 """Suffixes of a model's page, which a folder of weights can do without."""
 _RESERVED: Final = {"model.py"}
+_NEMO_DISTRIBUTION: Final = "nemo_toolkit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,20 @@ class ResolvedModel:
         source: as the manifest records it: ``embedded``, ``local`` or the hub's id.
         revision: the hub's commit or the wheels' versions; None for other sources.
         files: stored files by name inside the version folder.
+        kept: why a checkpoint is served as it is, None where it is not.
     """
 
     plan: ModelPlan
     source: str
     revision: str | None
     files: dict[str, Blob]
+    kept: str | None = None
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Distributions whose versions decide what the model answers."""
+        nemo = (_NEMO_DISTRIBUTION,) if lean.CHECKPOINT in self.files else ()
+        return (*self.plan.kind.packages, *nemo)
 
 
 def _check_nemo(stored: Path, plan: ModelPlan) -> None:
@@ -84,6 +93,7 @@ class Resolver:
         self._hub = hub
         self._progress = progress
         self._offline = offline
+        self._lean = lean.LeanForms(cache, blobs, progress)
         self._package = package or Path(orchestrator.__file__).resolve().parent
 
     def resolve(self, plan: ModelPlan) -> ResolvedModel:
@@ -107,8 +117,18 @@ class Resolver:
                 model=plan.name,
                 fix="rename that file in the source",
             )
-        if (checkpoint := resolved.files.get(f"model{NEMO_SUFFIX}")) is not None:
+        return self._served(resolved)
+
+    def _served(self, resolved: ResolvedModel) -> ResolvedModel:
+        """With a checkpoint in the form that is served."""
+        plan, files = resolved.plan, resolved.files
+        if (checkpoint := files.get(lean.CHECKPOINT)) is not None:
             _check_nemo(checkpoint.path, plan)
+            form = self._lean.of(checkpoint, plan)
+            rest = {name: blob for name, blob in files.items() if name != lean.CHECKPOINT}
+            return replace(resolved, files={**rest, **form.files}, kept=form.kept)
+        if files.keys() >= set(lean.FILES) and lean.CHECKPOINT in plan.kind.artifacts:
+            self._lean.checked(files, plan)
         return resolved
 
     def _embedded(self, plan: ModelPlan) -> ResolvedModel:
@@ -261,6 +281,8 @@ def choose(kind: ModelKind, paths: Iterable[PurePosixPath], source: str) -> dict
                 fix="name a source that holds its weights",
             )
         return chosen
+    if prepared := _prepared(kind, visible):
+        return prepared
     result: dict[str, PurePosixPath] = {}
     for name in kind.artifacts:
         suffix = PurePosixPath(name).suffix
@@ -277,6 +299,14 @@ def choose(kind: ModelKind, paths: Iterable[PurePosixPath], source: str) -> dict
             )
         result[name] = fits[0]
     return result
+
+
+def _prepared(kind: ModelKind, paths: list[PurePosixPath]) -> dict[str, PurePosixPath]:
+    """The lean form, where the folder holds that and no checkpoint."""
+    if lean.CHECKPOINT not in kind.artifacts or any(path.suffix == NEMO_SUFFIX for path in paths):
+        return {}
+    found = {path.name: path for path in paths if path.name in lean.FILES and len(path.parts) == 1}
+    return found if found.keys() == set(lean.FILES) else {}
 
 
 def _installed(file: WheelFile) -> Path | None:

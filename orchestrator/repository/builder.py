@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +43,8 @@ class BuildResult:
     release: Release
     created: bool
     checks: tuple[Check, ...]
+    notes: tuple[str, ...] = ()
+    """What the operator should know of the release."""
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-ready data."""
@@ -53,6 +55,7 @@ class BuildResult:
                 {"name": check.name, "outcome": check.outcome, "detail": check.detail}
                 for check in self.checks
             ],
+            "notes": list(self.notes),
         }
 
 
@@ -96,11 +99,17 @@ class Builder:
             near_first = sorted(plan.models, key=lambda model: not isinstance(model.source, LocalSource))
             found = {model.name: resolver.resolve(model) for model in near_first}
             resolved = [found[model.name] for model in plan.models]
+            versions |= {name: installed_version(name) for model in resolved for name in model.packages}
             files = self._files(resolved, blobs)
             manifest = make_manifest(plan, resolved, files, versions)
             result = self._reuse(store, manifest) or self._publish(store, manifest, files)
             store.activate(manifest.id)
-        return result
+        notes = tuple(
+            f"{model.plan.name} is served with NeMo, which takes long to start: {model.kept}"
+            for model in resolved
+            if model.kept is not None
+        )
+        return replace(result, notes=notes)
 
     def _resolver(self, blobs: BlobStore) -> Resolver:
         cache = self.home / "cache"
@@ -188,7 +197,7 @@ def make_manifest(
                 engine=model.plan.kind.engine,
                 source=model.source,
                 revision=model.revision,
-                packages={name: versions[name] for name in model.plan.kind.packages},
+                packages={name: versions[name] for name in model.packages},
                 settings={
                     "max_batch_size": model.plan.config.max_batch_size,
                     **model.plan.config.parameters,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from orchestrator.contract import CONTRACTS, Parameter, Task
@@ -31,6 +31,7 @@ _MULTILINGUAL: Final = {"nvidia/parakeet-tdt-0.6b-v3"}
 """Hub ids whose weights know every language of their engine; others are taken to be English."""
 _DEFAULT_LANGUAGES: Final = ("en",)
 _MOST_INSTANCES: Final = 16
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class ModelPlan:
     source: Source
     config: ModelConfig
     embedded: tuple[WheelFile | PackageFile, ...]
+    precision: Precision = "auto"
+    """Of weights that the build prepares for serving, see `lean.precision_of`."""
 
     @property
     def name(self) -> str:
@@ -112,10 +115,12 @@ def make_plan(
     target: Architecture = "x86_64",
     options: Mapping[str, ModelOptions] | None = None,
     streaming: StreamingSettings | None = None,
+    precision: Precision = "auto",
 ) -> BuildPlan:
     """Plan a release of ``models``, a map of model names to sources (see `sources`).
 
     ``streaming`` says how models of live streams are set up; None: as the settings' defaults do.
+    ``precision`` is that of weights which are prepared for serving; ``auto``: bfloat16 on a GPU, or float32.
 
     Raises:
         ConfigurationError: no models, an unknown one, a source that is none, an option out of range, or
@@ -146,6 +151,7 @@ def make_plan(
         raise ConfigurationError(
             "the release would have no recogniser", fix="add one: --model moonshine=embedded"
         )
+    plans = tuple(replace(plan, precision=precision) for plan in plans)
     packages = {"spark-speech"}.union(*(plan.kind.packages for plan in plans))
     return BuildPlan(plans, device, target, tuple(sorted(packages)))
 

@@ -45,7 +45,7 @@ def test_a_missing_extra_gives_the_install_command(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     state = engines.availability("parakeet")
     assert not state.ready
-    assert state.missing == ("nemo_toolkit", "torch")
+    assert state.missing == ("safetensors", "torch")
     assert state.install == "pip install 'spark-speech[serve]'"
     with pytest.raises(MissingDependencyError, match=r"pip install 'spark-speech\[serve\]'"):
         engines.load("parakeet", EngineSource(tmp_path))

@@ -70,6 +70,14 @@ def test_a_build_gives_a_release_that_verifies_and_is_current(build: Build, tmp_
         assert (folder / name).read_bytes() == (committed / name).read_bytes()
 
 
+def test_a_checkpoint_that_only_nemo_computes_is_told_and_depends_on_nemos_version(build: Build) -> None:
+    result = build()
+    assert [note for note in result.notes if "NeMo" in note and "only a name" in note]
+    assert result.to_dict()["notes"] == list(result.notes)
+    assert result.release.manifest.packages["nemo_toolkit"] == "1.0"
+    assert result.release.manifest.models[0].packages["nemo_toolkit"] == "1.0"
+
+
 def test_the_same_inputs_give_the_same_id_in_any_place(
     build: Build, tmp_path: Path, checkpoint: Path
 ) -> None:
@@ -154,11 +162,15 @@ _BUILD_THAT_STOPS = """
 import sys, time
 from pathlib import Path
 from orchestrator import resources
-from orchestrator.repository import builder as builders
+from orchestrator.errors import UnsupportedModelError
+from orchestrator.repository import builder as builders, lean
 from orchestrator.repository.builder import Builder, HubAccess
 from orchestrator.repository.plan import make_plan
 from orchestrator.repository.validate import machine
 builders.installed_version = lambda name: "1.0"
+def refuse(*args):
+    raise UnsupportedModelError("the encoder is only a name")
+lean.convert = refuse
 def hang(folder, models):
     print("checking", flush=True)
     time.sleep(60)

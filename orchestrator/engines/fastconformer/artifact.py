@@ -40,6 +40,7 @@ _DIGEST_KEY: Final = "description_sha256"
 """The only entry of the weights' metadata: the library does not order several, and equal models shall be
 equal files."""
 _MAX_DESCRIPTION_BYTES: Final = 64 * 1024**2
+_MODE: Final = 0o644
 _FIX: Final = "build the release again: spark-speech build"
 
 
@@ -191,6 +192,7 @@ def _written(path: Path, write: Callable[[Path], object]) -> None:
         temporary = Path(name)
         try:
             write(temporary)
+            temporary.chmod(_MODE)  # not for its owner alone, as temporary files are
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
