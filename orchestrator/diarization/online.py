@@ -221,7 +221,8 @@ class OnlineSpeakers:
                 for speaker, value in self._evidence(window):
                     centroids.add(speaker, value)
         speakers = sorted(centroids.sums)
-        rows = np.array([centroids.sums[speaker] for speaker in speakers]).reshape(len(speakers), self._size or 0)
+        rows = np.array([centroids.sums[speaker] for speaker in speakers])
+        rows = rows.reshape(len(speakers), self._size or 0)
         return speakers, rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
     def _match(self, window: _Window) -> bool:

@@ -1,0 +1,315 @@
+"""Names the speakers of a live stream: each utterance to the diarizer, its voices to `OnlineSpeakers`.
+
+The diarizer is asked in the background. A final waits for its answer for `SpeakerSettings.wait_s` at most;
+what comes later comes as a correction. Words get their speakers by the rules for recordings
+(`orchestrator.diarization.stitch`). While the diarizer is away, words go on without speakers.
+
+A window is as long as the diarizer takes, 10 s: what is new at its end, up to `STEP_MS`, and what was said
+before it, so that voices are long enough to embed and windows overlap. Only utterances are sent; what lies
+between them is silence here. `orchestrator.bench.online_speakers` measures what that costs and gives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import anyio
+import numpy as np
+
+from orchestrator.client.stream.labeler import Correction
+from orchestrator.client.stream.relabel import Kept, relabelled
+from orchestrator.contract import SAMPLE_RATE_HZ
+from orchestrator.diarization import stitch
+from orchestrator.diarization.base import LOCAL_WINDOW_S, Diarization, DiarizationOptions, SpeakerTurn
+from orchestrator.diarization.labels import NO_SPEAKER
+from orchestrator.diarization.online import OnlineOptions, OnlineSpeakers
+from orchestrator.engines.base import Samples
+from orchestrator.errors import SpeechError
+from orchestrator.transcript.models import Segment, Turn, Word
+
+logger = logging.getLogger(__name__)
+
+Diarize = Callable[[Samples, DiarizationOptions], Awaitable[Diarization]]
+"""Asks a diarizer; raises `ServiceError` where it fails."""
+
+STEP_MS: Final = 7500
+"""New audio of one window: the rest of its 10 s overlaps with the window before."""
+AROUND_MS: Final = 1000
+"""How far from a word a turn may be that names it (`LabelRules.max_gap_ms`)."""
+AWAY_S: Final = 5.0
+"""After a failure of the diarizer the next utterances do not ask for this long."""
+BEHIND_MS: Final = 60_000
+"""Utterances that wait for a diarizer this far behind the stream remain without speakers."""
+MS_PER_S: Final = 1000
+_SAMPLES_PER_MS: Final = SAMPLE_RATE_HZ // MS_PER_S
+_WINDOW_MS: Final = round(LOCAL_WINDOW_S * MS_PER_S)
+_LOCAL: Final = DiarizationOptions(mode="local")
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerOptions:
+    """How a live stream's speakers are found.
+
+    Attributes:
+        wait_s: how long a final waits for its speakers, in seconds.
+        finish_s: how long the end of the stream waits for speakers that are still missing, in seconds.
+        relabel: hear the whole stream again at its end, as a recording, and correct everything.
+        relabel_max_s: the longest stream, in seconds, whose audio is kept for that: 115 MB an hour.
+        online: bounds of the store, the horizon of corrections among them.
+    """
+
+    wait_s: float = 1.5
+    finish_s: float = 10.0
+    relabel: bool = False
+    relabel_max_s: float = 3600.0
+    online: OnlineOptions = field(default_factory=OnlineOptions)
+
+
+@dataclass(slots=True)
+class _Utterance:
+    number: int
+    segment: Segment
+    """With the speakers that its reader knows."""
+    start_ms: int
+    end_ms: int
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    told: bool = False
+
+
+class LiveSpeakers:
+    """The speakers of one stream: a `SpeakerLabeler`. Use it on one event loop, and close it."""
+
+    def __init__(self, diarize: Diarize, options: SpeakerOptions | None = None) -> None:
+        """Begin.
+
+        Args:
+            diarize: asks the diarizer, such as ``partial(transport.diarize, "diarizer")``.
+            options: waits, bounds, and whether to relabel at the end.
+        """
+        self.store = OnlineSpeakers((options or SpeakerOptions()).online)
+        self._diarize = diarize
+        self._options = options or SpeakerOptions()
+        self._recent: deque[tuple[int, Samples]] = deque()  # start in ms
+        self._kept = Kept(self._options.relabel_max_s) if self._options.relabel else None
+        self._utterances: dict[int, _Utterance] = {}
+        self._waiting: deque[_Utterance] = deque()
+        self._asking: asyncio.Task[None] | None = None
+        self._news: Callable[[], None] | None = None
+        self._changed: set[int] = set()
+        self._away_until = -1.0
+        self._warned = False
+
+    def watch(self, news: Callable[[], None]) -> None:
+        """Have ``news`` called whenever `corrections` may have something, outside of `final`."""
+        self._news = news
+
+    async def final(self, utterance: int, segment: Segment, audio: Samples) -> Segment:
+        """The segment with its speakers, as far as they are known in time; see `SpeakerLabeler`."""
+        said = _Utterance(utterance, segment, _ms(segment.start), _ms(segment.end))
+        self._utterances[utterance] = said
+        self._recent.append((said.start_ms, audio))
+        if self._kept is not None:
+            self._kept.add(said.start_ms, audio)
+        if anyio.current_time() < self._away_until:
+            said.done.set()
+        else:
+            self._waiting.append(said)
+            if self._asking is None:
+                self._asking = asyncio.create_task(self._ask_all())
+        with anyio.move_on_after(self._options.wait_s):
+            await said.done.wait()
+        said.told = True
+        said.segment = self._labelled(said)
+        self._changed.discard(utterance)
+        self._forget(said.end_ms)
+        return said.segment
+
+    def corrections(self) -> Sequence[Correction]:
+        """Utterances that were final before and are known better since, in order."""
+        found = []
+        for number in sorted(self._changed):
+            said = self._utterances.get(number)
+            if said is None or not said.told:
+                continue
+            self._changed.discard(number)
+            segment = self._labelled(said)
+            if segment != said.segment:
+                said.segment = segment
+                found.append((number, segment))
+        return found
+
+    async def finish(self) -> Sequence[Correction]:
+        """The last corrections: of speakers that come late, and of the whole where that was asked for.
+
+        Raises:
+            ServiceError: the diarizer failed on the whole; the earlier labels remain.
+        """
+        with anyio.move_on_after(self._options.finish_s):
+            for said in list(self._waiting):
+                await said.done.wait()
+        await self.aclose()
+        late = dict(self.corrections())
+        if self._kept is None:
+            return tuple(late.items())
+        try:
+            whole = await self._relabel(self._kept)
+        except SpeechError as error:
+            # What is known by now must reach the caller all the same.
+            logger.warning("the stream's speakers are not heard again at the end: %s", error)
+            whole = {}
+        return tuple(sorted((late | whole).items()))
+
+    async def aclose(self) -> None:
+        """Ask no more. Safe to call again."""
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
+            await asyncio.wait({asking})
+
+    async def _ask_all(self) -> None:
+        """Ask about everything that waits, oldest first; ends when nothing does."""
+        try:
+            while self._waiting:
+                batch = list(self._next_batch())
+                try:
+                    await self._ask(batch[0].start_ms, batch[-1].end_ms)
+                except SpeechError as error:
+                    self._give_up(error)
+                    return
+                self._warned = False
+                for said in batch:
+                    self._waiting.popleft()
+                    self._changed.add(said.number)
+                    said.done.set()
+                if self._news is not None:
+                    self._news()
+        finally:
+            self._asking = None
+
+    def _next_batch(self) -> Iterator[_Utterance]:
+        """As many of the waiting utterances as fit into one window, at least one."""
+        behind_ms = self._waiting[-1].end_ms - BEHIND_MS
+        while self._waiting[0].end_ms < behind_ms:
+            self._waiting.popleft().done.set()
+        first = self._waiting[0]
+        yield first
+        for said in list(self._waiting)[1:]:
+            if said.end_ms - first.start_ms > STEP_MS:
+                return
+            yield said
+
+    async def _ask(self, start_ms: int, end_ms: int) -> None:
+        start_ms = max(start_ms, self.store.end_ms)
+        while start_ms < end_ms:
+            until_ms = min(end_ms, start_ms + STEP_MS)
+            window_ms = max(0, until_ms - _WINDOW_MS)
+            found = await self._diarize(self._audio(window_ms, until_ms), _LOCAL)
+            update = self.store.assign(found, window_ms=window_ms, start_ms=start_ms, end_ms=until_ms)
+            for said in self._utterances.values():
+                if said.start_ms >= update.frozen_ms and any(
+                    said.start_ms - AROUND_MS <= end and start <= said.end_ms + AROUND_MS
+                    for start, end in update.changed
+                ):
+                    self._changed.add(said.number)
+            start_ms = until_ms
+
+    def _audio(self, start_ms: int, end_ms: int) -> Samples:
+        """What was said between two times, silence elsewhere."""
+        window = np.zeros((end_ms - start_ms) * _SAMPLES_PER_MS, dtype=np.float32)
+        for piece_ms, piece in self._recent:
+            offset = (piece_ms - start_ms) * _SAMPLES_PER_MS
+            begin, end = max(0, offset), min(len(window), offset + len(piece))
+            if begin < end:
+                window[begin:end] = piece[begin - offset : end - offset]
+        return window
+
+    def _give_up(self, error: SpeechError) -> None:
+        self._away_until = anyio.current_time() + AWAY_S
+        if not self._warned:
+            logger.warning("words go on without speakers: %s", error)
+        self._warned = True
+        while self._waiting:
+            self._waiting.popleft().done.set()
+
+    def _forget(self, now_ms: int) -> None:
+        """Let go of what no window and no correction needs any more, also while the diarizer is away."""
+        next_ms = min((said.start_ms for said in self._waiting), default=now_ms)
+        oldest_ms = next_ms - _WINDOW_MS
+        while self._recent and self._recent[0][0] + len(self._recent[0][1]) // _SAMPLES_PER_MS < oldest_ms:
+            self._recent.popleft()
+        if self._kept is None:
+            horizon_ms = _ms(self._options.online.horizon_s)
+            for said in list(self._utterances.values()):
+                over = said.end_ms < next_ms - horizon_ms - AROUND_MS
+                if over and said.told and said.number not in self._changed:
+                    del self._utterances[said.number]
+
+    def _labelled(self, said: _Utterance) -> Segment:
+        around = (said.start_ms - AROUND_MS, said.end_ms + AROUND_MS)
+        return label_segment(said.segment, self.store.exclusive(*around), self.store.turns(*around))
+
+    async def _relabel(self, kept: Kept) -> dict[int, Segment]:
+        audio = kept.audio()
+        if audio is None:
+            logger.warning(
+                "the stream is longer than %.0f s, so its speakers are not heard again at the end",
+                self._options.relabel_max_s,
+            )
+            return {}
+        found = relabelled(await self._diarize(audio, DiarizationOptions()), self.store.turns())
+        fresh = {
+            said.number: label_segment(said.segment, found.exclusive, found.turns)
+            for said in self._utterances.values()
+        }
+        return {
+            number: segment
+            for number, segment in fresh.items()
+            if segment != self._utterances[number].segment
+        }
+
+
+def label_segment(
+    segment: Segment, exclusive: Sequence[SpeakerTurn], turns: Sequence[SpeakerTurn]
+) -> Segment:
+    """The segment with speakers on its words, by the rules for recordings, and on itself.
+
+    The segment's own speaker is the one whose words last longest; the first of equals.
+    """
+    words = stitch.label_words(segment.words, _named(exclusive), _named(turns))
+    words = tuple(_without_nobody(word) for word in words)
+    spoken: dict[str, float] = {}
+    for word in words:
+        if word.speaker is not None:
+            spoken[word.speaker] = spoken.get(word.speaker, 0.0) + max(word.end - word.start, 0.001)
+    speaker = max(spoken, key=spoken.__getitem__) if spoken else None
+    return segment.model_copy(update={"words": words, "speaker": speaker})
+
+
+_NOBODY: Final = stitch.speaker_name(NO_SPEAKER)
+"""Speech of somebody unknown: its words must not fall to the next turn."""
+
+
+def _named(turns: Sequence[SpeakerTurn]) -> tuple[Turn, ...]:
+    return tuple(
+        Turn(
+            start=turn.start_ms / MS_PER_S,
+            end=turn.end_ms / MS_PER_S,
+            speaker=stitch.speaker_name(turn.speaker),
+        )
+        for turn in turns
+    )
+
+
+def _without_nobody(word: Word) -> Word:
+    if word.speaker != _NOBODY:
+        return word
+    return word.model_copy(update={"speaker": None, "speaker_confidence": None})
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * MS_PER_S)
