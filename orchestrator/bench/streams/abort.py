@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Final
 
 import grpc
@@ -38,22 +37,25 @@ def vanish(target: Target, samples: Pcm16, count: int) -> Counter[str]:
     return asyncio.run(_vanish(target, samples, count))
 
 
-def forgotten(target: Target, samples: Pcm16, *, beat: Callable[[], None] = lambda: None) -> float | None:
-    """Wait until the server has no streams left; the seconds that took, None where some stayed.
+def forgotten(target: Target, samples: Pcm16) -> float | None:
+    """Wait until the server has no streams left.
 
     The model looks for idle streams whenever it has work, so a short stream comes by now and then.
 
     Args:
         target: the server.
         samples: what the short streams say.
-        beat: called between looks.
+
+    Returns:
+        The seconds that took, None where some stayed for a minute after their time.
     """
     began = time.monotonic()
+    # The metrics are those of the model's last work: until the first short stream they say nothing.
+    time.sleep(target.idle_timeout_s)
     while time.monotonic() - began < target.idle_timeout_s + _MARGIN_S:
-        asyncio.run(_poke(target, samples))
-        if target.counters().get("speech_streams_open", 0.0) == 0:
+        came = asyncio.run(_poke(target, samples))
+        if came and target.counters().get("speech_streams_open", 0.0) == 0:
             return time.monotonic() - began
-        beat()
         time.sleep(_POKE_S)
     return None
 
@@ -103,7 +105,8 @@ async def _leave(channel: grpc.aio.Channel, messages: Messages, chunks: int, way
     return "began"
 
 
-async def _poke(target: Target, samples: Pcm16) -> None:
+async def _poke(target: Target, samples: Pcm16) -> bool:
+    """A stream of two chunks; whether there was a place for it."""
     messages = Messages(target.model, samples, target.chunk_ms)
     first, _, last = messages.heads(new_sequence_id())
     async with grpc.aio.insecure_channel(target.url, options=CHANNEL_OPTIONS) as channel:
@@ -112,5 +115,5 @@ async def _poke(target: Target, samples: Pcm16) -> None:
             await call(messages.audio(0) + first, timeout=_FIRST_LIMIT_S)
             await call(messages.audio(1) + last, timeout=_FIRST_LIMIT_S)
         except grpc.aio.AioRpcError:
-            # No place for it: the model has looked for idle streams all the same.
-            return
+            return False
+    return True
