@@ -177,6 +177,12 @@ class ClientSettings(_Section):
     """How long a live stream looks for a server that went away."""
     stream_reconnects: int = Field(default=60, ge=0)
     """How often it tries within that time."""
+    speaker_wait_s: float = Field(default=1.5, ge=0)
+    """How long a final of a live stream waits for its speakers; what comes later is a correction."""
+    speaker_horizon_s: float = Field(default=30.0, ge=0)
+    """How far back, in audio, the speakers of a live stream may still be corrected."""
+    relabel_max_s: float = Field(default=3600.0, gt=0)
+    """The longest live stream that can be heard again at its end; its audio is kept, 115 MB an hour."""
 
     @model_validator(mode="after")
     def _window_over_overlap(self) -> ClientSettings:
