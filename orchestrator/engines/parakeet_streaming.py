@@ -3,19 +3,18 @@
 The encoder hears a window of each stream: a chunk, audio before it, and audio after it (`rounds`). All
 streams share one shape of window, so that a step is one pass of the network over all streams that have a
 chunk. Windows of many seconds give the words of the whole recording; short ones cost accuracy, since the
-features are normalised over the window, and gain latency and streams: `PRESETS`.
+features are normalised over the window, and gain latency and streams: `streaming_presets`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from orchestrator.contract import SAMPLE_RATE_HZ
 from orchestrator.engines.acoustic import exact_convolutions
@@ -26,6 +25,7 @@ from orchestrator.engines.fastconformer.network import FastConformer
 from orchestrator.engines.fastconformer.rounds import Feed, Geometry, Round
 from orchestrator.engines.fastconformer.streaming import Heard, StreamPool
 from orchestrator.engines.nemo_words import Vocabulary
+from orchestrator.engines.stream_speech import StreamSpeech
 from orchestrator.engines.streaming import (
     Chunk,
     StreamingInfo,
@@ -34,6 +34,7 @@ from orchestrator.engines.streaming import (
     StreamSegment,
     StreamUpdate,
 )
+from orchestrator.engines.streaming_presets import Contexts, ParakeetStreamingOptions
 from orchestrator.engines.utterances import Lexicon, Token, Utterances
 from orchestrator.errors import (
     AudioValueError,
@@ -47,64 +48,8 @@ from orchestrator.errors import (
 
 NAME: Final = "parakeet_streaming"
 
-Preset = Literal["low_latency", "balanced", "throughput"]
-
-
-@dataclass(frozen=True, slots=True)
-class Contexts:
-    """Chunk, left and right context in milliseconds."""
-
-    chunk_ms: int
-    left_ms: int
-    right_ms: int
-
-
-PRESETS: Final[dict[Preset, Contexts]] = {
-    "low_latency": Contexts(chunk_ms=160, left_ms=1680, right_ms=720),
-    "balanced": Contexts(chunk_ms=560, left_ms=3360, right_ms=1040),
-    "throughput": Contexts(chunk_ms=960, left_ms=1920, right_ms=960),
-}
-"""What a step costs a second of audio is (left + chunk + right) / chunk encoder seconds: 16, 8.9 and 4."""
-
 _PASS_S: Final = {"cuda": 1920.0, "cpu": 240.0}
 """The most audio in one pass of the network."""
-
-
-class ParakeetStreamingOptions(BaseModel):
-    """What `EngineSource.options` may hold for this engine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    preset: Preset = "balanced"
-    """Lengths of chunk, left and right context together; the three options below change one each."""
-    chunk_ms: int | None = Field(default=None, ge=80, multiple_of=80)
-    """Audio that each step makes words of."""
-    left_ms: int | None = Field(default=None, ge=0, multiple_of=80)
-    """Audio before the chunk that the encoder hears again."""
-    right_ms: int | None = Field(default=None, ge=0, multiple_of=80)
-    """Audio after the chunk that the encoder waits for."""
-    max_streams: int = Field(default=64, ge=1)
-    """The most streams at once; all memory for them is taken when the engine loads."""
-    max_batch: int | None = Field(default=None, ge=1)
-    """The most streams in one pass of the network; None: by the length of the window."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the matrix products; ``auto``: float32 on a CPU, elsewhere what the build chose, or bfloat16."""
-    cuda_graphs: bool = True
-    """Replay captured graphs where the device is CUDA."""
-    head: Literal["transducer", "ctc"] = "transducer"
-    """Which head of a hybrid decodes."""
-    languages: tuple[str, ...] = ()
-    """BCP-47 primary tags of the weights; a checkpoint that names its own comes first, ``("en",)`` last."""
-
-    @property
-    def contexts(self) -> Contexts:
-        """The preset with what was changed of it."""
-        preset = PRESETS[self.preset]
-        return Contexts(
-            chunk_ms=preset.chunk_ms if self.chunk_ms is None else self.chunk_ms,
-            left_ms=preset.left_ms if self.left_ms is None else self.left_ms,
-            right_ms=preset.right_ms if self.right_ms is None else self.right_ms,
-        )
 
 
 def load(source: EngineSource) -> ParakeetStreaming:
@@ -149,19 +94,22 @@ def load(source: EngineSource) -> ParakeetStreaming:
 class _Stream:
     """One stream: its audio on the way to the device, its utterances, and what its caller wants."""
 
-    __slots__ = ("feed", "language", "partials", "utterances")
+    __slots__ = ("detects", "feed", "language", "partials", "utterances")
 
-    def __init__(self, feed: Feed, utterances: Utterances, language: str, partials: bool) -> None:
+    def __init__(
+        self, feed: Feed, utterances: Utterances, language: str, *, partials: bool, detects: bool
+    ) -> None:
         self.feed = feed
         self.utterances = utterances
         self.language = language
         self.partials = partials
+        self.detects = detects
 
 
 class _Turn:
     """What one step does with one stream."""
 
-    __slots__ = ("ends", "finals", "flush", "stream", "tail")
+    __slots__ = ("ahead", "ends", "finals", "flush", "stream", "tail")
 
     def __init__(self, stream: _Stream, chunk: Chunk) -> None:
         self.stream = stream
@@ -170,6 +118,8 @@ class _Turn:
         self.finals: list[StreamSegment] = []
         self.tail: list[Token] | None = None
         """Tentative tokens of the last round; None before the first."""
+        self.ahead = 0
+        """Frames that these are of."""
 
     def wants_tail(self, part: Round) -> bool:
         """Whether tentative words will be shown after this round: no other follows in the same step."""
@@ -198,6 +148,7 @@ class ParakeetStreaming(StreamingRecognizer):
         self._pool = pool
         config = pool.compute.network.config
         self._lexicon = Lexicon(vocabulary, config.head.kind, round(config.frame_ms))
+        self._speech = StreamSpeech(options.max_streams, pool.compute.device, pool.geometry.block)
         self._free = list(range(options.max_streams))[::-1]
         self._streams: dict[int, _Stream] = {}
         self._opened = 0
@@ -209,6 +160,8 @@ class ParakeetStreaming(StreamingRecognizer):
             StreamLimitError: ``info.max_streams`` are open.
             UnsupportedLanguageError: the engine does not know the language.
             InvalidRequestError: the sample rate is not 16 kHz.
+            MissingDependencyError: voice activity is asked for and its detector is not installed.
+            ModelLoadError: the detector's weights are damaged.
         """
         options = options or StreamOptions()
         language = self._language(options.language)
@@ -224,13 +177,17 @@ class ParakeetStreaming(StreamingRecognizer):
                 fix="try again when one has ended, or raise max_streams.",
                 model=NAME,
             )
+        detects = options.endpointing.speech_from == "vad"
+        if detects:
+            self._speech.open(self._free[-1], options.endpointing)
         number = self._opened
         self._opened += 1
         self._streams[number] = _Stream(
             Feed(self._pool.geometry, self._free.pop()),
             Utterances(self._lexicon, options.endpointing),
             language,
-            options.partials,
+            partials=options.partials,
+            detects=detects,
         )
         return number
 
@@ -248,8 +205,10 @@ class ParakeetStreaming(StreamingRecognizer):
             stream.feed.push(chunk.samples)
             turns.append(_Turn(stream, chunk))
         try:
+            heard = [(s.feed.slot, c.samples) for s, c in zip(streams, chunks, strict=True) if s.detects]
+            self._speech.push(heard)
             self._run(turns)
-        except RuntimeError as error:
+        except (RuntimeError, InferenceError) as error:
             for chunk in chunks:
                 self.abort(chunk.stream)
             raise InferenceError(
@@ -311,9 +270,11 @@ class ParakeetStreaming(StreamingRecognizer):
                 return
             for group in self._groups(parts):
                 for (turn, part), heard in zip(group, self._pass(group), strict=True):
-                    turn.stream.feed.done(part)
-                    turn.finals += turn.stream.utterances.advance(heard.committed, _frames(part))
-                    turn.tail = heard.tail
+                    stream, frames = turn.stream, _frames(part)
+                    stream.feed.done(part)
+                    speech = self._speech.take(part.slot, part.first, frames) if stream.detects else None
+                    turn.finals += stream.utterances.advance(heard.committed, frames, speech)
+                    turn.tail, turn.ahead = heard.tail, part.tail
             waiting = [turn for turn, part in parts if not part.final]
 
     def _groups(self, parts: Sequence[tuple[_Turn, Round]]) -> Iterator[Sequence[tuple[_Turn, Round]]]:
@@ -342,6 +303,9 @@ class ParakeetStreaming(StreamingRecognizer):
         if turn.flush:
             segments = segments + stream.utterances.end(more=not turn.ends)
         if stream.partials and (turn.tail is not None or turn.flush):
+            if turn.tail is not None and not turn.flush:
+                speech = self._speech.ahead(stream.feed.slot, turn.ahead) if stream.detects else None
+                segments = segments + stream.utterances.foresee(turn.tail, turn.ahead, speech)
             partial = stream.utterances.partial(turn.tail or [])
             if partial is not None:
                 segments = [*segments, partial]

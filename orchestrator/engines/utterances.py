@@ -10,6 +10,7 @@ becomes final only at an endpoint. A final never changes, and no token is in two
 
 from __future__ import annotations
 
+import copy
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -144,6 +145,7 @@ class Utterances:
         "_shown_stable",
         "_shown_texts",
         "_spoken_to",
+        "_stable_ahead",
         "_stop_frames",
         "_words",
     )
@@ -157,6 +159,7 @@ class Utterances:
         self._frames = 0
         self._before: int | None = None
         self._spoken_to = 0  # the end of the last committed token that is no mark
+        self._stable_ahead = False  # the endpointer's mark, were the tentative frames committed
         self._floor = 0  # where the last complete word starts
         self._final_frame = 0
         self._number = 0
@@ -189,8 +192,9 @@ class Utterances:
         """
         begin = self._frames
         self._frames = begin + frames
+        spoken = self._spoken(tokens, begin, frames)
         if speech is None:
-            speech = self._speech_of(tokens, begin, frames)
+            speech = spoken
         finals: list[StreamSegment] = []
         timed, self._before = self._lexicon.timed(tokens, self._before)
         taken = 0
@@ -199,11 +203,46 @@ class Utterances:
                 until = bisect_right(tokens, event.frame, lo=taken, key=_frame)
                 self._add(timed[taken:until])
                 taken = until
-                self._finish(finals)
+                # A word that has begun late in the silence is of the next utterance: tokens may be a little
+                # ahead of what a detector hears.
+                late = event.frame - self._stop_frames // 2
+                self._finish(finals, keep_open=bool(self._open) and self._open[0].start > late)
         self._add(timed[taken:])
         self._end_if_long_silent(finals)
         self._end_if_long(finals)
         self._settle()
+        return finals
+
+    def foresee(
+        self, tail: Sequence[Token], frames: int, speech: NDArray[np.bool_] | None = None
+    ) -> list[StreamSegment]:
+        """End the utterance now if the audio that is heard but not committed is the silence that ends it.
+
+        Finals come earlier by the right context. Nothing is lost: a word that turns up there after all is of
+        the next utterance.
+
+        Args:
+            tail: tentative tokens of the frames that are not committed.
+            frames: how many these are.
+            speech: ``[frames]`` whether each is speech; None to take the tokens' word for it.
+
+        Returns:
+            The utterance, if it has become final.
+        """
+        self._stable_ahead = False
+        if tail or not self._ids or not self._endpointer.in_utterance:
+            return []
+        if speech is None:
+            speech = np.arange(self._frames, self._frames + frames) < self._spoken_to
+        ahead = copy.copy(self._endpointer)
+        finals: list[StreamSegment] = []
+        if any(event.kind == "stop" for event in ahead.push(speech)):
+            self._finish(finals)
+            self._endpointer.force(self._frames)
+            self._spoken_to = min(self._spoken_to, self._frames)
+            self._settle()
+        else:
+            self._stable_ahead = ahead.stable
         return finals
 
     def end(self, *, more: bool) -> list[StreamSegment]:
@@ -231,7 +270,7 @@ class Utterances:
         Args:
             tail: tentative tokens after the committed ones.
         """
-        stable = self._endpointer.stable and not tail and bool(self._ids)
+        stable = (self._endpointer.stable or self._stable_ahead) and not tail and bool(self._ids)
         ids = [*self._ids, *(token[0] for token in tail)]
         if ids == self._shown_ids and stable == self._shown_stable:
             return None
@@ -247,7 +286,7 @@ class Utterances:
         stability = 1.0 if stable else len(self._words) / max(len(words), 1)
         return StreamSegment(self._number, tuple(words), final=False, stability=stability)
 
-    def _speech_of(self, tokens: Sequence[Token], begin: int, frames: int) -> NDArray[np.bool_]:
+    def _spoken(self, tokens: Sequence[Token], begin: int, frames: int) -> NDArray[np.bool_]:
         speech = np.zeros(frames, dtype=np.bool_)
         speech[: max(self._spoken_to - begin, 0)] = True
         for token, frame, lasts, _ in tokens:
@@ -272,7 +311,7 @@ class Utterances:
         words, firsts, lasts = lexicon.words(self._open, self._floor)
         if len(words) > 1 and firsts[-1] > lasts[-2]:
             self._words += words[:-1]
-            self._floor = max(self._floor, self._open[firsts[-2]].start)
+            self._floor = words[-2].start_ms // lexicon.frame_ms
             del self._open[: firsts[-1]]
 
     def _without_stray_marks(self, timed: list[Timed]) -> list[Timed]:
@@ -291,15 +330,17 @@ class Utterances:
         """Make the utterance final; ``keep_open``: the open word begins the next one."""
         words = self._words
         if not keep_open:
-            rest, firsts, _ = self._lexicon.words(self._open, self._floor)
+            rest, _, _ = self._lexicon.words(self._open, self._floor)
             words = words + rest
             if rest:
-                self._floor = max(self._floor, self._open[firsts[-1]].start)
+                self._floor = rest[-1].start_ms // self._lexicon.frame_ms
             self._open = []
         if words:
             finals.append(StreamSegment(self._number, tuple(words), final=True, stability=1.0))
             self._number += 1
-            self._final_frame = max(self._final_frame, words[-1].end_ms // self._lexicon.frame_ms)
+            end = words[-1].end_ms // self._lexicon.frame_ms
+            end = min(end, self._open[0].start) if self._open else end
+            self._final_frame = max(self._final_frame, end)
             self._shown_ids, self._shown_texts, self._shown_stable = [], [], False
         self._words = []
         self._ids = [token.id for token in self._open]

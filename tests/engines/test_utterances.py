@@ -111,15 +111,18 @@ def test_without_endpoints_the_words_are_those_of_the_recording(
     edges=edges_of_chunks,
     stop_ms=st.sampled_from((160, 320, 800)),
     limit=st.integers(1, 6),
+    foreseen=st.booleans(),
 )
 def test_no_word_is_lost_or_repeated_whatever_ends_the_utterances(
-    tokens: list[Token], edges: list[int], stop_ms: int, limit: int
+    tokens: list[Token], edges: list[int], stop_ms: int, limit: int, foreseen: bool
 ) -> None:
     stream = Utterances(LEXICONS["tdt"], EndpointingOptions(stop_history_ms=stop_ms, max_utterance_s=limit))
     finals: list[StreamSegment] = []
     final_ms = 0
     for inside, after, frames in cut(tokens, edges):
         finals += stream.advance(inside, frames)
+        if foreseen:
+            finals += stream.foresee(after, 6)
         partial = stream.partial(after)
         assert partial is None or partial.utterance == len(finals)
         assert stream.final_ms >= final_ms
@@ -241,6 +244,23 @@ def test_the_end_of_utterance_mark_makes_the_partial_stable_until_speech_comes()
     assert again.stability == 0.5
 
 
+def test_silence_that_is_heard_but_not_committed_ends_the_utterance_too() -> None:
+    stream = Utterances(LEXICONS["tdt"], EndpointingOptions(stop_history_ms=800, stop_history_eou_ms=400))
+    stream.advance([token("\u2581a", 0, 2)], 4)
+    assert stream.foresee([], 2) == []
+    assert stream.foresee([token("\u2581be", 11)], 8) == []
+    unmarked = stream.partial([])
+    assert unmarked is not None
+    assert unmarked.stability == 0.0
+    assert stream.foresee([], 7) == []
+    marked = stream.partial([])
+    assert marked is not None
+    assert marked.stability == 1.0
+    assert [word.text for segment in stream.foresee([], 8) for word in segment.words] == ["a"]
+    assert stream.advance([], 20) == []
+    assert stream.end(more=False) == []
+
+
 def test_a_forced_end_makes_all_final_and_the_stream_goes_on() -> None:
     stream = Utterances(LEXICONS["tdt"], EndpointingOptions())
     stream.advance([token("\u2581a", 0), token("\u2581be", 1)], 2)
@@ -266,6 +286,21 @@ def test_a_detector_decides_when_it_is_asked() -> None:
     assert [word.text for segment in finals for word in segment.words] == ["a"]
     # The detector still hears speech, so the pause between the tokens ends nothing.
     assert stream.advance([], 20, np.ones(20, dtype=np.bool_)) == []
+
+
+def test_a_word_that_begins_late_in_the_silence_is_of_the_next_utterance() -> None:
+    stream = Utterances(LEXICONS["tdt"], EndpointingOptions(stop_history_ms=800))
+    speech = np.array([True] * 4 + [False] * 10)
+    tokens = [token("\u2581a", 0), token("\u2581be", 5), token("\u2581a", 13)]
+    finals = stream.advance(tokens, 14, speech)
+    assert [word.text for segment in finals for word in segment.words] == ["a", "be"]
+    stream.advance([token("ll", 14)], 2, np.ones(2, dtype=np.bool_))
+    assert [word.text for segment in stream.end(more=False) for word in segment.words] == ["all"]
+
+
+def test_a_word_before_the_detector_hears_speech_waits_for_it() -> None:
+    stream = Utterances(LEXICONS["tdt"], EndpointingOptions(stop_history_ms=800))
+    assert stream.advance([token("\u2581be", 11)], 12, np.zeros(12, dtype=np.bool_)) == []
 
 
 def test_audio_is_needed_from_a_little_before_the_first_word_that_is_not_final() -> None:
