@@ -26,8 +26,10 @@ from orchestrator.client.stream.live import LiveStream
 from orchestrator.client.stream.options import StreamArgs, StreamRequest
 from orchestrator.client.stream.session import Route, Session
 from orchestrator.client.stream.sources import StreamSource
+from orchestrator.client.stream.speakers import LiveSpeakers, SpeakerOptions
 from orchestrator.client.triton import ServerStatus, TritonTransport
 from orchestrator.contract import Task
+from orchestrator.diarization.online import OnlineOptions
 from orchestrator.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
@@ -315,7 +317,26 @@ class AsyncSpeechClient:
             task=Task.STREAM,
         )
         logger.debug("stream: %s", route.reason)
-        return Route(route.card)
+        return Route(route.card, self._speakers(request))
+
+    def _speakers(self, request: StreamRequest) -> LiveSpeakers | None:
+        """What names the speakers of a stream, if that is wanted and there is a diarizer."""
+        if request.diarize is False:
+            return None
+        try:
+            diarizer = routing.choose_diarizer(self._cards, host=self.host)
+        except (ModelNotFoundError, ModelNotReadyError):
+            if request.diarize:
+                raise
+            return None
+        client = self._settings.client
+        options = SpeakerOptions(
+            wait_s=client.speaker_wait_s,
+            relabel=request.relabel,
+            relabel_max_s=client.relabel_max_s,
+            online=OnlineOptions(horizon_s=client.speaker_horizon_s),
+        )
+        return LiveSpeakers(partial(self._transport.diarize, diarizer.card.name), options)
 
     def _choose(
         self, options: TranscribeOptions, recording: Audio

@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 _FULL_SCALE: Final = np.float32(32_768)
 
+_Work = tuple[FinalEvent, Pcm16] | tuple[()]
+_CORRECTIONS: Final = ()
+"""Nothing new to name, but something may be known better."""
+
 
 class Announcer:
     """One stream's events on their way out.
@@ -44,7 +48,7 @@ class Announcer:
         self._labeler = labeler
         self._partials = partials
         self._captions = Captions()
-        self._waiting: asyncio.Queue[tuple[FinalEvent, Pcm16] | None] = asyncio.Queue()
+        self._waiting: asyncio.Queue[_Work | None] = asyncio.Queue()
         self._labelling = None if labeler is None else asyncio.create_task(self._label(labeler))
 
     async def tell(self, event: StreamEvent) -> None:
@@ -78,16 +82,20 @@ class Announcer:
             await end(self._labelling)
 
     async def _label(self, labeler: SpeakerLabeler) -> None:
-        while (item := await self._waiting.get()) is not None:
-            final, samples = item
-            await self.tell(await self._labelled(labeler, final, samples))
-            await self._correct(labeler.corrections())
+        labeler.watch(lambda: self._waiting.put_nowait(_CORRECTIONS))
         try:
-            last = await labeler.finish()
-        except ServiceError as error:
-            logger.warning("the speakers are not corrected at the end: %s", error)
-        else:
-            await self._correct(last)
+            while (work := await self._waiting.get()) is not None:
+                if work != _CORRECTIONS:
+                    await self.tell(await self._labelled(labeler, *work))
+                await self._correct(labeler.corrections())
+            try:
+                last = await labeler.finish()
+            except ServiceError as error:
+                logger.warning("the speakers are not corrected at the end: %s", error)
+            else:
+                await self._correct(last)
+        finally:
+            await labeler.aclose()
 
     async def _labelled(self, labeler: SpeakerLabeler, final: FinalEvent, samples: Pcm16) -> FinalEvent:
         if not final.segment.words:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from orchestrator.engines.base import Samples
@@ -14,6 +14,9 @@ Correction = tuple[int, Segment]
 
 class SpeakerLabeler(Protocol):
     """Names speakers as utterances become final; one object a stream, called by one task, in order."""
+
+    def watch(self, news: Callable[[], None]) -> None:
+        """Have ``news`` called whenever `corrections` may have something while no final is being named."""
 
     async def final(self, utterance: int, segment: Segment, audio: Samples) -> Segment:
         """The segment with speakers on itself and its words; its words and times stay as they are.
@@ -36,3 +39,6 @@ class SpeakerLabeler(Protocol):
         Raises:
             ServiceError: the diarizer failed; there are no more corrections then.
         """
+
+    async def aclose(self) -> None:
+        """Stop what is still under way; also after `finish`, or instead of it."""

@@ -33,6 +33,8 @@ class StreamArgs(TypedDict, total=False):
     """When an utterance begins and ends: `EndpointingOptions`, or some of its fields."""
     diarize: bool | None
     """Name the speakers. None: if the server has a diarizer."""
+    relabel: bool
+    """Find the speakers once more in the whole, when the stream is over; its audio is kept until then."""
     sample_rate: int | None
     """Of bytes and arrays, in Hz; 16000 if left out. Files and microphones know their own."""
     pace: Pace
@@ -55,6 +57,7 @@ class StreamRequest(BaseModel):
     caught_up: bool = False
     endpointing: EndpointingOptions = EndpointingOptions()
     diarize: bool | None = None
+    relabel: bool = False
     sample_rate: int | None = Field(default=None, ge=RATES_HZ[0], le=RATES_HZ[1])
     pace: Pace = "realtime"
     chunk_ms: int | None = Field(default=None, ge=10, le=10_000)
