@@ -13,7 +13,7 @@ from orchestrator.client.stream.options import StreamRequest
 from orchestrator.client.stream.replay import Piece
 from orchestrator.contract import SAMPLE_RATE_HZ
 from orchestrator.engines.streaming import ChunkOptions, StreamOptions, StreamUpdate
-from orchestrator.errors import SpeechError, StreamLostError
+from orchestrator.errors import SpeechError
 
 logger = logging.getLogger(__name__)
 
@@ -65,16 +65,15 @@ class Line:
         chunk = WireChunk(self._sequence, piece.samples, start=piece.start, end=piece.end, options=options)
         timeout_s = self._timeout_s + len(piece.samples) / SAMPLE_RATE_HZ
         self._flight = asyncio.create_task(self._send(chunk, timeout_s))
-        try:
-            update = await asyncio.shield(self._flight)
-        except StreamLostError:
-            self._open = False
-            raise
+        update = await asyncio.shield(self._flight)
         self._open = not piece.end
         return update
 
     async def leave(self) -> None:
-        """End the server's sequence, if there may be one, and never fail: its place is free for others."""
+        """End the server's sequence, if there may be one, and never fail: its place is free for others.
+
+        Also where the model lost the stream: Triton keeps a place of its own for it.
+        """
         flight = self._flight
         if flight is not None:
             await asyncio.wait({flight}, timeout=LEAVE_S)

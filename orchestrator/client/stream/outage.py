@@ -28,8 +28,9 @@ _LOSSES: Final = (
     RemoteInferenceError,
 )
 """After these a stream can go on, on a new sequence."""
-_FAILURES: Final = 3
-"""Failures of the model itself at one place; with more of them it is the audio, not a coincidence."""
+_FAILURES: Final = 6
+"""Times that a server which is there loses the stream at one place. A stream whose audio the model fails on
+takes those in the same step along, which get on between its tries; the one at fault does not."""
 
 
 @dataclass(slots=True)
@@ -66,7 +67,7 @@ class Outages:
         if self._outage is None:
             self._outage = _Outage(now, sent)
         outage = self._outage
-        outage.failures += isinstance(error, RemoteInferenceError)
+        outage.failures += isinstance(error, RemoteInferenceError | StreamLostError)
         if self._lost_at is None:
             self._lost_at = now
         wait_s = self._retry.wait_s(outage.attempts)
