@@ -67,9 +67,11 @@ _SHAPES: Final[dict[Shape, ModelConfig]] = {
     ),
 }
 _CONTRAST: Final = 3.0
-"""How far the joint's view of a frame moves with the frame, against its own activation's range."""
-_CERTAINTY: Final = 0.7
-"""Deviation of the joint's weights: with it the best token is often clear and sometimes not."""
+"""Deviation of what the joint sees, of the frames and of the tokens so far alike."""
+_CERTAINTY: Final = 4.0
+"""Deviation of the joint's logits: with it the best token is often clear and sometimes not."""
+_STATE: Final = 0.15
+"""About the deviation of an LSTM's state under torch's own initialisation."""
 _BIAS_STEPS: Final = 14
 _TUNING_S: Final = 20.0
 _TUNING_ROWS: Final = 8
@@ -177,13 +179,13 @@ def _initialize(network: FastConformer, config: ModelConfig) -> None:
             part.content_bias.normal_(0.0, 0.1)
             part.position_bias.normal_(0.0, 0.1)
     head = network.head
-    head.out.weight.normal_(0.0, _CERTAINTY)
-    head.out.weight.sub_(head.out.weight.mean(1, keepdim=True))
+    head.out.weight.normal_(0.0, _CERTAINTY / (_CONTRAST * config.head.joint_width**0.5))
     head.out.bias.zero_()
     if isinstance(head, TransducerHead):
         head.embedding.weight[head.blank] = 0.0
+        head.project_prediction.weight.normal_(0.0, _CONTRAST / (_STATE * config.head.prediction_width**0.5))
         # A real model hardly ever predicts a token that takes no time.
-        head.out.bias[head.blank + 1] = -2.0
+        head.out.bias[head.blank + 1] = -2 * _CERTAINTY
 
 
 def _tune(network: FastConformer, device: torch.device, precision: Precision, rate: float) -> float:

@@ -32,7 +32,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.contract import SAMPLE_RATE_HZ
-from orchestrator.engines import nemo_archive, nemo_words
+from orchestrator.engines import nemo_words
 from orchestrator.engines.acoustic import AcousticModel, padded
 from orchestrator.engines.base import (
     EngineInfo,
@@ -253,6 +253,8 @@ def _model(folder: Path, device: torch.device, options: ParakeetOptions) -> Acou
                 fix="set the engine's option runtime to auto, or load the folder of a .nemo file.",
                 model="parakeet",
             )
+        from orchestrator.engines import nemo_archive
+
         checkpoint = nemo_archive.read(path)  # before NeMo's import: wrong files are refused at once
         from orchestrator.engines.nemo_model import NemoModel
 
