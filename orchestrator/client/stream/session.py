@@ -129,7 +129,7 @@ class Session:
         with out:
             route = await self._choose()
             chunk_ms = self._request.chunk_ms or route.card.chunk_ms or _DEFAULT_CHUNK_MS
-            self._replay = Replay(chunk_ms, _LARGEST_MS)
+            self._replay = Replay(chunk_ms, int(min(_LARGEST_MS, route.card.max_window_s * 1000)))
             if self._stopped:
                 self._replay.end()
             timeout_s = self._request.timeout or self._settings.client.stream_timeout_s

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 
+from orchestrator.client import StreamEvent
 from orchestrator.engines.base import RecognizedWord
 from orchestrator.engines.streaming import StreamSegment, StreamUpdate
 
@@ -23,6 +25,12 @@ def say(words: list[tuple[int, int, int]]) -> np.ndarray:
         for part in (np.full(length_ms * PER_MS, level, "<i2"), np.zeros(gap_ms * PER_MS, "<i2"))
     ]
     return np.concatenate(parts) if parts else np.zeros(0, "<i2")
+
+
+def gather(stream: Iterable[StreamEvent], events: list[StreamEvent]) -> None:
+    """Into a list that is there also if the stream fails."""
+    for event in stream:
+        events.append(event)
 
 
 class SimulatedStream:

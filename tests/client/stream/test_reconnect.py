@@ -24,7 +24,7 @@ from orchestrator.errors import (
 )
 from orchestrator.settings import ClientSettings, Settings
 from tests.client.stream.conftest import LOST
-from tests.client.stream.simulated import say
+from tests.client.stream.simulated import gather, say
 
 WORDS = [(7, 200, 50), (8, 200, 600), (9, 150, 700), (10, 300, 400)]
 TEXTS = ["w7 w8", "w9", "w10"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from orchestrator.errors import (
     UnsupportedLanguageError,
 )
 from orchestrator.settings import ClientSettings, Settings
-from tests.client.stream.simulated import PER_MS, say
+from tests.client.stream.simulated import PER_MS, gather, say
 
 WORDS = [(7, 200, 50), (8, 200, 600), (9, 150, 700), (10, 300, 400)]
 TEXTS = ["w7 w8", "w9", "w10"]
@@ -43,12 +43,6 @@ def texts(events: list[StreamEvent]) -> list[str]:
 
 def collect(client: SpeechClient, source: Any, **options: Any) -> list[StreamEvent]:
     return list(client.stream(source, **options))
-
-
-def gather(stream: Iterable[StreamEvent], events: list[StreamEvent]) -> None:
-    """Into a list that is there also if the stream fails."""
-    for event in stream:
-        events.append(event)
 
 
 def pieces(audio: np.ndarray, size: int) -> Iterator[bytes]:
