@@ -1,4 +1,4 @@
-"""``spark-speech gateway``: the HTTP service in front of Triton."""
+"""``spark-speech gateway``: the HTTP and Riva services in front of Triton."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ from rich.console import Console
 from orchestrator.cli.common import JsonFlag, emit, settings_of
 from orchestrator.errors import MissingDependencyError
 
-_NEEDED: Final = ("fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn")
+_NEEDED: Final = (
+    "fastapi",
+    "glin_profanity",
+    "grpc_health",
+    "grpc_reflection",
+    "prometheus_client",
+    "python_multipart",
+    "riva",
+    "starlette",
+    "text_to_num",
+    "uvicorn",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -27,13 +38,13 @@ def gateway(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Serve OpenAI's audio endpoints over HTTP, with a Triton that runs behind them.
+    """Serve OpenAI's audio endpoints over HTTP and Riva's over gRPC, with a Triton that runs behind them.
 
     Stops on Ctrl-C or SIGTERM, after running requests have finished. Settings are in [gateway].
     """
     settings = settings_of(ctx)
     try:
-        from orchestrator.gateway.server import serve
+        from orchestrator.gateway.server import Addresses, serve
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _NEEDED:
             raise
@@ -43,12 +54,14 @@ def gateway(
         ) from error
     from orchestrator.runtime.ports import is_loopback
 
-    def announce(address: str, upstream: str) -> None:
+    def announce(at: Addresses) -> None:
         def human(console: Console) -> None:
-            console.print(f"Serving {address}/v1 in front of Triton at {upstream}", highlight=False)
+            console.print(f"Serving {at.http}/v1 in front of Triton at {at.upstream}", highlight=False)
+            if at.riva is not None:
+                console.print(f"Serving Riva's gRPC at {at.riva}", highlight=False)
             console.print("Stop it with Ctrl-C", highlight=False)
 
-        emit({"url": address, "upstream": upstream}, human, as_json=as_json)
+        emit({"url": at.http, "riva": at.riva, "upstream": at.upstream}, human, as_json=as_json)
         sys.stdout.flush()
 
     if not is_loopback(settings.gateway.host) and not settings.gateway.api_key_hashes:

@@ -19,8 +19,12 @@ _SMOOTHING: Final = 0.2
 class Admission:
     """At most ``limit`` jobs at once; others are refused at once, so that those let in keep their pace."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, what: str = "requests") -> None:
+        """Let ``limit`` jobs in, which ``what`` names in messages."""
         self._limit = limit
+        self._what = what
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._running = 0
         self._mean_s = 1.0
         self._draining = False
@@ -55,15 +59,18 @@ class Admission:
             raise stopping()
         if self._running >= self._limit:
             raise OverloadedError(
-                f"{self._limit} requests are in work, the most that this gateway takes.",
+                f"{self._limit} {self._what} are in work, the most that this gateway takes.",
                 fix="try again after the time in Retry-After.",
             )
         self._running += 1
+        self._idle.clear()
         started = monotonic()
         try:
             yield
         finally:
             self._running -= 1
+            if not self._running:
+                self._idle.set()
             self._mean_s += _SMOOTHING * (monotonic() - started - self._mean_s)
 
     @asynccontextmanager
@@ -84,6 +91,10 @@ class Admission:
             if not self.expired.is_set():  # one from inside the block
                 raise
             raise stopping() from error
+
+    async def idle(self) -> None:
+        """Wait until no job is at work."""
+        await self._idle.wait()
 
     def drain(self, limit_s: float) -> None:
         """Take no new work; after ``limit_s`` seconds, running jobs must end. Call it on the event loop."""

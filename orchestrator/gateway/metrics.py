@@ -16,11 +16,12 @@ _REAL_TIME: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2,
 class GatewayMetrics:
     """Counters and histograms of one gateway; labels never hold what a caller chose freely."""
 
-    def __init__(self, in_flight: Callable[[], float]) -> None:
+    def __init__(self, in_flight: Callable[[], float], streams: Callable[[], float] = lambda: 0) -> None:
         """Make the registry.
 
         Args:
             in_flight: how many transcriptions are in work, asked at each scrape.
+            streams: how many live streams are open, likewise.
         """
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -57,6 +58,15 @@ class GatewayMetrics:
             "Transcriptions in work, uploads included.",
             registry=self.registry,
         ).set_function(in_flight)
+        Gauge("spark_speech_gateway_streams", "Live streams open.", registry=self.registry).set_function(
+            streams
+        )
+        self.stream_response = Histogram(
+            "spark_speech_gateway_stream_response_seconds",
+            "From a message of a live stream to the answer that holds what its audio changed.",
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
 
     def transcribed(self, audio_s: float, took_s: float) -> None:
         """Count one transcription of ``audio_s`` seconds of audio that took ``took_s``."""

@@ -1,4 +1,4 @@
-"""The gateway's process: one socket, one event loop, and an orderly end."""
+"""The gateway's process: an HTTP and a gRPC port, one event loop, and an orderly end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -23,6 +24,7 @@ from orchestrator.gateway.http.app import create_app
 from orchestrator.gateway.http.observe import access_log
 from orchestrator.gateway.http.state import Shared
 from orchestrator.gateway.metrics import GatewayMetrics
+from orchestrator.gateway.riva.server import RivaServer
 from orchestrator.gateway.service import TritonService
 from orchestrator.runtime.ports import check_ports
 from orchestrator.settings import GatewaySettings, Settings
@@ -32,20 +34,41 @@ _ENDING_S: Final = 5
 _BACKLOG: Final = 256
 
 
-def serve(settings: Settings, url: str | None, announce: Callable[[str, str], None]) -> None:
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a gateway is, for people and programs.
+
+    Attributes:
+        http: the URL of the HTTP service.
+        riva: ``host:port`` of Riva's service; None where it is not served.
+        upstream: ``host:port`` of Triton.
+    """
+
+    http: str
+    riva: str | None
+    upstream: str
+
+
+Announce = Callable[[Addresses], None]
+
+
+def serve(settings: Settings, url: str | None, announce: Announce) -> None:
     """Serve until SIGTERM or Ctrl-C; then take nothing new, let running requests finish, and return.
 
     Args:
         settings: of which ``gateway``, ``client`` and ``audio`` count.
         url: Triton's gRPC; ``settings.client.url`` if left out.
-        announce: told the gateway's own address and Triton's once connections are accepted.
+        announce: told the addresses once connections are accepted.
 
     Raises:
-        PortInUseError: the port is taken.
+        PortInUseError: a port is taken.
         ConfigurationError: the host, the upstream's address or the TLS files are wrong.
     """
     gateway = settings.gateway
-    check_ports(gateway.host, {"gateway.http_port": gateway.http_port})
+    ports = {"gateway.http_port": gateway.http_port}
+    if gateway.grpc_port is not None:
+        ports["gateway.grpc_port"] = gateway.grpc_port
+    check_ports(gateway.host, ports)
     service = TritonService(settings, url)
     listener = _listen(gateway)
     with listener, tempfile.TemporaryDirectory(prefix="spark-speech-gateway-") as spool, _access_logging():
@@ -57,10 +80,11 @@ async def _serve(
     service: TritonService,
     listener: socket.socket,
     spool: Path,
-    announce: Callable[[str, str], None],
+    announce: Announce,
 ) -> None:
     admission = Admission(gateway.max_requests)
-    metrics = GatewayMetrics(lambda: admission.running)
+    streams = Admission(gateway.max_streams, "streams")
+    metrics = GatewayMetrics(lambda: admission.running, lambda: streams.running)
     shared = Shared(gateway, service, admission, metrics, spool)
     config = uvicorn.Config(
         create_app(shared),
@@ -86,27 +110,40 @@ async def _serve(
         ) from error
     scheme = "http" if gateway.tls_certfile is None else "https"
     host = f"[{gateway.host}]" if ":" in gateway.host else gateway.host
-    announce(f"{scheme}://{host}:{gateway.http_port}", service.host)
+    riva = RivaServer(gateway, service, admission, streams, metrics)
     try:
-        await _Server(config, admission, gateway.drain_timeout_s).serve([listener])
+        if gateway.grpc_port is not None:
+            await riva.start(gateway.grpc_port)
+        riva_address = None if gateway.grpc_port is None else f"{host}:{gateway.grpc_port}"
+        announce(Addresses(f"{scheme}://{host}:{gateway.http_port}", riva_address, service.host))
+
+        def drain() -> None:
+            for each in (admission, streams):
+                each.drain(gateway.drain_timeout_s)
+
+        server = _Server(config, drain)
+        await server.serve([listener])
+        drain()  # nothing new where it was not a signal that ended it
+        if not server.force_exit:
+            await riva.drained()
     finally:
+        await riva.stop()
         await service.close()
 
 
 class _Server(uvicorn.Server):
     """uvicorn, whose signals begin the drain and do not come back as the process's death."""
 
-    def __init__(self, config: uvicorn.Config, admission: Admission, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
         super().__init__(config)
-        self._admission = admission
-        self._drain_s = drain_s
+        self._drain = drain
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
 
         def on_signal(number: int, frame: FrameType | None) -> None:
-            loop.call_soon_threadsafe(self._admission.drain, self._drain_s)
+            loop.call_soon_threadsafe(self._drain)
             self.handle_exit(number, frame)
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -5,14 +5,18 @@ Protocols know only `SpeechService`, so tests and other upstreams can stand in f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from orchestrator.client import AsyncSpeechClient, ModelCard
 from orchestrator.client.routing import AUTO
+from orchestrator.client.stream.events import StreamEvent
 from orchestrator.contract import Task
+from orchestrator.engines.base import Samples
 from orchestrator.errors import ModelNotFoundError, ModelNotReadyError
+from orchestrator.gateway.live import LiveJob, TritonLive
 from orchestrator.settings import Settings
 from orchestrator.transcript.models import Transcript
 
@@ -29,12 +33,32 @@ class Job:
         language: BCP-47 tag; None lets the engine decide.
         speakers: see `Speakers`.
         num_speakers: how many speakers there are, where that is known.
+        max_speakers: the most there may be, where that is known.
     """
 
     model: str = AUTO
     language: str | None = None
     speakers: Speakers = "none"
     num_speakers: int | None = None
+    max_speakers: int | None = None
+
+
+class Live(Protocol):
+    """One live stream; its methods are called one after the other."""
+
+    async def hear(self, samples: Samples, *, end_utterance: bool = False) -> Sequence[StreamEvent]:
+        """Take the next audio, and say what is new once it has been recognised.
+
+        Args:
+            samples: any number of them, also none; what does not fill a step of the model waits for more.
+            end_utterance: make everything up to the end of ``samples`` final.
+        """
+
+    async def finish(self, samples: Samples) -> Sequence[StreamEvent]:
+        """Take the last audio; the last finals."""
+
+    async def close(self) -> None:
+        """End the stream, here and at the upstream; safe to call again."""
 
 
 class SpeechService(Protocol):
@@ -51,8 +75,11 @@ class SpeechService(Protocol):
             ModelNotReadyError: it answers, but is not ready or has no recogniser that is.
         """
 
-    async def transcribe(self, recording: Path, job: Job) -> Transcript:
-        """Transcribe one file. Cancelling this cancels the requests to the upstream."""
+    async def transcribe(self, recording: Path | Samples, job: Job) -> Transcript:
+        """Transcribe one file, or samples. Cancelling this cancels the requests to the upstream."""
+
+    def stream(self, job: LiveJob) -> Live:
+        """Begin a live stream; whoever does closes it."""
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -103,7 +130,7 @@ class TritonService:
                 host=self.host,
             )
 
-    async def transcribe(self, recording: Path, job: Job) -> Transcript:
+    async def transcribe(self, recording: Path | Samples, job: Job) -> Transcript:
         """See `SpeechService.transcribe`."""
         diarize = job.speakers != "none"
         if diarize and not await self._has_diarizer():
@@ -120,7 +147,12 @@ class TritonService:
             language=job.language,
             diarize=diarize,
             num_speakers=job.num_speakers if diarize else None,
+            max_speakers=job.max_speakers if diarize else None,
         )
+
+    def stream(self, job: LiveJob) -> Live:
+        """See `SpeechService.stream`."""
+        return TritonLive(self._client, job)
 
     async def _has_diarizer(self) -> bool:
         return any(card.ready and card.task is Task.DIARIZE for card in await self.models())

@@ -67,6 +67,7 @@ def test_a_job_becomes_options(client: list[FakeClient]) -> None:
         "language": "de",
         "diarize": True,
         "num_speakers": 3,
+        "max_speakers": None,
     }
 
 

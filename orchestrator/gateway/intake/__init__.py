@@ -4,7 +4,7 @@
 (`pcm`), WAV (`wav`), FLAC (`flac`) and Ogg Opus (`opus`) works on whatever part of the stream is there.
 """
 
-from orchestrator.gateway.intake.intake import Intake
+from orchestrator.gateway.intake.intake import PIECE_BYTES, Intake
 from orchestrator.gateway.intake.sniff import AudioSpec, Encoding
 
-__all__ = ["AudioSpec", "Encoding", "Intake"]
+__all__ = ["PIECE_BYTES", "AudioSpec", "Encoding", "Intake"]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import av
 import numpy as np
 from av.audio.codeccontext import AudioCodecContext
 from av.packet import Packet
 
+from orchestrator.errors import AudioTooLongError
 from orchestrator.gateway.intake.decoder import Block, damaged
+
+_MAX_SAMPLES: Final = 1 << 24
+"""Of all channels, from one call: silence shrinks to a ten-thousandth, and days of it would fill memory."""
 
 
 class PacketDecoder:
@@ -35,7 +39,18 @@ class PacketDecoder:
             packets: Sequence[Packet[Any]] = self._context.parse(data or None)
         except (av.FFmpegError, ValueError) as error:
             raise damaged("it cannot be cut into frames") from error
-        return [block for packet in packets for block in self.decode(packet)]
+        blocks: list[Block] = []
+        samples = 0
+        for packet in packets:
+            decoded = self.decode(packet)
+            blocks += decoded
+            samples += sum(block.size for block in decoded)
+            if samples > _MAX_SAMPLES:
+                raise AudioTooLongError(
+                    f"{len(data):,} bytes of the audio hold more than {_MAX_SAMPLES:,} samples.",
+                    fix="send it in smaller pieces.",
+                )
+        return blocks
 
     def decode(self, packet: Packet[Any] | bytes | None) -> list[Block]:
         """Decode one packet; None: what the decoder holds back."""

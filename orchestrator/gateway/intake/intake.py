@@ -18,6 +18,8 @@ from orchestrator.gateway.intake.pcm import PcmDecoder
 from orchestrator.gateway.intake.sniff import MAGIC_BYTES, AudioSpec, Container, Encoding, container_of
 from orchestrator.gateway.intake.wav import WavDecoder
 
+PIECE_BYTES: Final = 16_384
+
 _RAW: Final[dict[Encoding, PcmEncoding]] = {
     Encoding.PCM16: "s16le",
     Encoding.MULAW: "ulaw",
@@ -43,7 +45,10 @@ class Intake:
     def feed(self, data: bytes) -> NDArray[np.float32]:
         """The samples ``[n]`` that ``data`` completes; n may be 0.
 
+        Pieces of up to `PIECE_BYTES` are decoded in milliseconds; larger ones may hold more than is taken.
+
         Raises:
+            AudioTooLongError: ``data`` holds too much sound for one piece.
             AudioDecodeError: the audio is not what the caller or its header says, or damaged.
             AudioValueError: what the caller says is missing, or contradicts the header.
         """

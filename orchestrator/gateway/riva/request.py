@@ -29,9 +29,10 @@ from orchestrator.gateway.riva.text import TextRules
 MAX_SPEAKERS: Final = 100
 DEFAULT_SPEAKERS: Final = 8
 """Riva's own, where the caller sets none."""
-_LANGUAGE: Final = re.compile(r"[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*", re.ASCII)
+_LANGUAGE: Final = re.compile(r"[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8}){0,8}", re.ASCII)
 _ANY_LANGUAGE: Final = ("", "multi")
 """What Riva's clients send to leave the language to the engine."""
+_LONGEST_NAME: Final = 256
 _ENCODINGS: Final = {
     AudioEncoding.ENCODING_UNSPECIFIED: Encoding.UNKNOWN,
     AudioEncoding.LINEAR_PCM: Encoding.PCM16,
@@ -167,6 +168,8 @@ def _punctuation(ask: Ask, config: RecognitionConfig) -> Ask:
 
 
 def _model(ask: Ask, config: RecognitionConfig) -> Ask:
+    if len(config.model) > _LONGEST_NAME:
+        raise refuse("model", f"it is longer than {_LONGEST_NAME} characters.")
     return replace(ask, model=config.model or AUTO)
 
 
@@ -254,7 +257,7 @@ _CUSTOM: Final[Mapping[str, Callable[[Ask, str, str], Ask]]] = {
 
 def _custom(ask: Ask, config: RecognitionConfig) -> Ask:
     for key, value in sorted(config.custom_configuration.items()):
-        name = f"custom_configuration[{key!r}]"
+        name = f"custom_configuration[{key[:_LONGEST_NAME]!r}]"
         rule = _CUSTOM.get(key)
         if rule is None:
             raise refuse(name, f"there is no such key; there are {', '.join(sorted(_CUSTOM))}.")
