@@ -138,7 +138,7 @@ def streaming_settings(given: StreamingSettings, asked: Asked) -> StreamingSetti
 
 
 def spoken(recording: Path | None) -> Pcm16:
-    """The first channel of a recording, or the dialogue in this package; int16 ``[n]`` at 16 kHz.
+    """A recording, mixed to one channel, or the dialogue in this package; int16 ``[n]`` at 16 kHz.
 
     Raises:
         AudioError: the recording cannot be used.

@@ -51,6 +51,7 @@ class Load:
         ramp_s: streams begin evenly within this time, so that they come at all phases of a chunk.
         seconds: from the start of the run to its end; a stream's last chunk is due before.
         samples: the recording that all streams say over and over, each from another place.
+        connect_limit_s: how long connecting may take.
     """
 
     url: str
@@ -62,6 +63,7 @@ class Load:
     ramp_s: float
     seconds: float
     samples: Pcm16
+    connect_limit_s: float = 30.0
 
 
 @dataclass(slots=True)

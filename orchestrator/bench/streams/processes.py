@@ -108,14 +108,15 @@ def _serve(pipe: Connection) -> None:
         except (EOFError, BrokenPipeError, KeyboardInterrupt):
             return
         except (grpc.aio.AioRpcError, TimeoutError, OSError) as error:
-            pipe.send(ServerUnavailableError(f"cannot connect: {error}", host=load.url))
+            reason = str(error) or f"no answer within {load.connect_limit_s:g} s"
+            pipe.send(ServerUnavailableError(f"cannot connect: {reason}", host=load.url))
         finally:
             gc.enable()
 
 
 async def _drive(load: Load, pipe: Connection) -> None:
     clients = Clients(load)
-    async with asyncio.timeout(READY_LIMIT_S / 2):
+    async with asyncio.timeout(load.connect_limit_s):
         await clients.connect()
     pipe.send(None)
     # Nothing else is to be done in this process until the start is known.

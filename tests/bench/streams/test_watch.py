@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from orchestrator.bench.streams import watch
+from orchestrator.bench.streams.watch import Gpu, cpu_seconds, resident_mib, watching
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "x = bytearray(64 << 20)\\nwhile True: pass"])
+print("ready", flush=True)
+sys.stdin.read()
+child.kill()
+child.wait()
+"""
+
+
+@pytest.fixture
+def family():
+    """A process that waits, with a child that keeps a core busy and 64 MiB full."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    yield parent
+    if parent.poll() is None:
+        parent.communicate()
+
+
+def test_the_server_and_its_children_are_told_apart(family):
+    with watching(family.pid) as usage:
+        time.sleep(1.0)
+    assert usage.wall_s >= 1.0
+    assert usage.models_cpu_s > 0.2
+    assert usage.models_cpu_s > 5 * usage.server_cpu_s
+    assert usage.resident_mib > 64
+    assert usage.gpu_share is None
+
+
+def test_a_process_that_is_gone_uses_nothing(family):
+    family.communicate()
+    assert resident_mib(family.pid) == 0
+    assert cpu_seconds(family.pid) == (0, 0)
+    with watching(family.pid) as usage:
+        pass
+    assert usage.server_cpu_s == 0
+
+
+class NvmlError(Exception):
+    """As the library's own."""
+
+
+def library(**changes):
+    values = {
+        "NVMLError": NvmlError,
+        "nvmlInit": lambda: None,
+        "nvmlDeviceGetHandleByIndex": lambda index: "gpu",
+        "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=75),
+        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(used=3 * 2**30),
+    }
+    return SimpleNamespace(**(values | changes))
+
+
+def fails(*_):
+    raise NvmlError
+
+
+def test_the_gpu_is_sampled(monkeypatch, family):
+    monkeypatch.setattr(watch, "import_module", lambda name: library())
+    gpu = Gpu.find()
+    assert gpu is not None
+    assert gpu.sample() == (0.75, 3072)
+    with watching(family.pid, gpu) as usage:
+        time.sleep(0.6)
+    assert usage.gpu_share == 0.75
+    assert usage.gpu_memory_mib == 3072
+
+
+def test_no_library_no_driver_and_no_answer_are_no_gpu(monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(watch, "import_module", missing)
+    assert Gpu.find() is None
+    monkeypatch.setattr(watch, "import_module", lambda name: library(nvmlInit=fails))
+    assert Gpu.find() is None
+    monkeypatch.setattr(watch, "import_module", lambda name: library(nvmlDeviceGetMemoryInfo=fails))
+    found = Gpu.find()
+    assert found is not None
+    assert found.sample() is None

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from orchestrator.bench.report import MOST_COLUMNS, Report
+
+
+def printed(rows) -> list[list[str]]:
+    console = Console(file=io.StringIO(), width=120)
+    Report(title="T", command="c", rows=rows).print(console)
+    lines = console.file.getvalue().splitlines()
+    return [
+        [cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")]
+        for line in lines
+        if "│" in line or "┃" in line
+    ]
+
+
+def test_few_figures_go_side_by_side():
+    assert printed([{"n": 1, "s": 0.5}, {"n": 20, "s": None}]) == [["n", "s"], ["1", "0.500"], ["20", ""]]
+
+
+def test_many_figures_go_one_below_the_other():
+    names = [f"k{number}" for number in range(MOST_COLUMNS + 1)]
+    table = printed([dict.fromkeys(names, 1), dict.fromkeys(names, "two")])
+    assert table == [[name, "1", "two"] for name in names]
+
+
+def test_no_rows_are_no_failure():
+    assert printed([]) == []
