@@ -58,7 +58,8 @@ class FusedEncoder:
         return F.pad(positions, (0, 0, 0, -len(positions) % _OFFSETS_MULTIPLE))
 
     def _subsampled(self, mel: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        batch, mels, time = mel.shape
+        mel = mel.transpose(1, 2).contiguous()
+        batch, time, mels = mel.shape
         frames = halved(frames)
         time, mels = halved(halved(time)), halved(halved(mels))
         channels = self._first[1].shape[0]
@@ -110,14 +111,13 @@ class _Layer:
         part = self.module.attention
         rows, width = normed.shape
         qkv = part.qkv(normed)
-        query = qkv[:, :width].view(rows, part.heads, part.head_width).transpose(0, 1)
+        query = qkv[:, :width].view(rows, part.heads, part.head_width).transpose(0, 1) + part.position_bias
         offsets = part.position(positions).view(-1, part.heads, part.head_width).permute(1, 2, 0)
         positional = torch.matmul(query, offsets)
-        content = torch.matmul(part.position_bias, offsets).squeeze(1)
         mixed = normed  # read by now
         shape = (batch, rows // batch, width)
         kernels.relative_attention(
-            qkv.view(*shape[:2], -1), positional, content, part.content_bias, frames, mixed.view(shape)
+            qkv.view(*shape[:2], -1), positional, part.content_bias, frames, mixed.view(shape)
         )
         out: Tensor = part.out(mixed)
         return out
@@ -125,9 +125,9 @@ class _Layer:
     def _convolution(self, normed: Tensor, frames: Tensor, batch: int) -> Tensor:
         part = self.module.convolution
         rows, width = normed.shape
-        gated = part.gated(normed)
+        gated = F.glu(part.gated(normed), dim=-1)
         shape = (batch, rows // batch, width)
-        kernels.gated_convolution(gated.view(*shape[:2], -1), frames, *self._depthwise, normed.view(shape))
+        kernels.depthwise_1d(gated.view(shape), frames, *self._depthwise, normed.view(shape))
         out: Tensor = part.out(normed)
         return out
 

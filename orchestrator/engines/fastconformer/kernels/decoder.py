@@ -13,7 +13,7 @@ from torch import Tensor
 _ACTIVATIONS: Final = {"relu": 0, "tanh": 1, "sigmoid": 2}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["frames"])
 def _joint_input(
     projected,
     predicted,
@@ -43,7 +43,7 @@ def _joint_input(
     tl.store(out + row * width + column, value.to(out.dtype.element_ty), mask=holds)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["columns", "max_symbols"])
 def _choose(
     logits,
     bias,
@@ -192,7 +192,7 @@ def choose(
     """Take the best token and duration, record them, move on, and feed the token back.
 
     Args:
-        logits: ``[B, V + 1 + D]`` without the bias.
+        logits: ``[B, P]`` without the bias; P is at least ``V + 1 + D``.
         bias: ``[V + 1 + D]``.
         durations: int64 ``[D]``; D is 0 for RNNT.
         position: time, lengths, count and tokens at this frame, int64 ``[B]`` each; changed in place.

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -15,7 +13,7 @@ LAYER_NORM_EPSILON = 1e-5
 """torch's default, which NeMo uses."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["time", "quarter"])
 def _first_convolutions(
     mel,
     inside,
@@ -25,14 +23,11 @@ def _first_convolutions(
     depth_bias,
     out,
     time,
-    mels,
-    half_mels,
     quarter,
-    quarter_mels,
-    channels,
-    stride_b,
-    stride_m,
-    stride_t,
+    MELS: tl.constexpr,
+    HALF_MELS: tl.constexpr,
+    QUARTER_MELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
@@ -40,49 +35,53 @@ def _first_convolutions(
     batch = tl.program_id(1)
     place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
-    exists = place < quarter * quarter_mels
-    holds = column < channels
-    at_t, at_m = place // quarter_mels, place % quarter_mels
+    exists = place < quarter * QUARTER_MELS
+    holds = column < CHANNELS
+    at_t, at_m = place // QUARTER_MELS, place % QUARTER_MELS
     valid = tl.load(inside + batch)
+    # The first convolution is a product of nine neighbours, padded to the least that tensor cores take.
+    tap = tl.arange(0, 16)
+    is_tap = tap < 9
+    kernel = tl.load(
+        weight + tap[:, None] * CHANNELS + column[None, :], mask=is_tap[:, None] & holds[None, :], other=0.0
+    )
     first_bias = tl.load(bias + column, mask=holds, other=0.0).to(tl.float32)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     total += tl.load(depth_bias + column, mask=holds, other=0.0).to(tl.float32)[None, :]
-    for outer in tl.static_range(9):
+    start = mel + batch.to(tl.int64) * time * MELS
+    for outer in range(9):
         t1 = 2 * at_t - 1 + outer // 3
         m1 = 2 * at_m - 1 + outer % 3
         # Past the end the first convolution would leave its bias.
-        counts = exists & (t1 >= 0) & (t1 < valid) & (m1 >= 0) & (m1 < half_mels)
-        value = tl.zeros((ROWS, COLUMNS), tl.float32) + first_bias[None, :]
-        for inner in tl.static_range(9):
-            t0 = 2 * t1 - 1 + inner // 3
-            m0 = 2 * m1 - 1 + inner % 3
-            there = counts & (t0 >= 0) & (t0 < time) & (m0 >= 0) & (m0 < mels)
-            x = tl.load(mel + batch * stride_b + m0 * stride_m + t0 * stride_t, mask=there, other=0.0)
-            w = tl.load(weight + inner * channels + column, mask=holds, other=0.0)
-            value += x.to(tl.float32)[:, None] * w.to(tl.float32)[None, :]
+        counts = exists & (t1 >= 0) & (t1 < valid) & (m1 >= 0) & (m1 < HALF_MELS)
+        t0 = (2 * t1 - 1)[:, None] + (tap // 3)[None, :]
+        m0 = (2 * m1 - 1)[:, None] + (tap % 3)[None, :]
+        there = counts[:, None] & is_tap[None, :] & (t0 >= 0) & (t0 < time) & (m0 >= 0) & (m0 < MELS)
+        x = tl.load(start + t0 * MELS + m0, mask=there, other=0.0)
+        value = tl.dot(x, kernel, input_precision="ieee") + first_bias[None, :]
         value = tl.where(counts[:, None], tl.maximum(value, 0.0), 0.0)
-        w = tl.load(depth_weight + outer * channels + column, mask=holds, other=0.0)
+        w = tl.load(depth_weight + outer * CHANNELS + column, mask=holds, other=0.0)
         total += value * w.to(tl.float32)[None, :]
-    row = (batch * quarter * quarter_mels + place).to(tl.int64)
+    row = batch.to(tl.int64) * quarter * QUARTER_MELS + place
     tl.store(
-        out + row[:, None] * channels + column[None, :],
+        out + row[:, None] * CHANNELS + column[None, :],
         total.to(out.dtype.element_ty),
         mask=exists[:, None] & holds[None, :],
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["time", "half"])
 def _depthwise_2d(
     x,
     inside,
     weight,
     bias,
     out,
-    mels,
-    half,
-    half_mels,
-    channels,
     time,
+    half,
+    MELS: tl.constexpr,
+    HALF_MELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
@@ -90,25 +89,27 @@ def _depthwise_2d(
     batch = tl.program_id(1)
     place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
-    exists = place < half * half_mels
-    holds = column < channels
-    at_t, at_m = place // half_mels, place % half_mels
+    exists = place < half * HALF_MELS
+    holds = column < CHANNELS
+    at_t, at_m = place // HALF_MELS, place % HALF_MELS
     valid = tl.load(inside + batch)
+    start = x + batch.to(tl.int64) * time * (MELS * CHANNELS)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     total += tl.load(bias + column, mask=holds, other=0.0).to(tl.float32)[None, :]
-    for tap in tl.static_range(9):
+    for tap in range(9):
         t = 2 * at_t - 1 + tap // 3
         m = 2 * at_m - 1 + tap % 3
-        counts = exists & (t >= 0) & (t < valid) & (m >= 0) & (m < mels)
-        row = ((batch * time + t) * mels + m).to(tl.int64)
+        counts = exists & (t >= 0) & (t < valid) & (m >= 0) & (m < MELS)
         value = tl.load(
-            x + row[:, None] * channels + column[None, :], mask=counts[:, None] & holds[None, :], other=0.0
+            start + (t * MELS + m)[:, None] * CHANNELS + column[None, :],
+            mask=counts[:, None] & holds[None, :],
+            other=0.0,
         )
-        w = tl.load(weight + tap * channels + column, mask=holds, other=0.0)
+        w = tl.load(weight + tap * CHANNELS + column, mask=holds, other=0.0)
         total += value.to(tl.float32) * w.to(tl.float32)[None, :]
-    row = (batch * half * half_mels + place).to(tl.int64)
+    row = batch.to(tl.int64) * half * HALF_MELS + place
     tl.store(
-        out + row[:, None] * channels + column[None, :],
+        out + row[:, None] * CHANNELS + column[None, :],
         total.to(out.dtype.element_ty),
         mask=exists[:, None] & holds[None, :],
     )
@@ -154,24 +155,24 @@ def _add_norm(
     tl.store(out + row + column, value.to(out.dtype.element_ty), mask=holds)
 
 
-@triton.jit
-def _gated_convolution(
+@triton.jit(do_not_specialize=["time"])
+def _depthwise_1d(
     x,
     inside,
     weight,
     bias,
     out,
     time,
-    width,
+    WIDTH: tl.constexpr,
     KERNEL: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Gated linear unit, depthwise convolution in time, SiLU."""
+    """A depthwise convolution in time, and SiLU."""
     batch = tl.program_id(1)
     at = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
-    holds = column < width
+    holds = column < WIDTH
     valid = tl.load(inside + batch)
     start = batch.to(tl.int64) * time
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -179,41 +180,38 @@ def _gated_convolution(
     for tap in tl.static_range(KERNEL):
         t = at + tap - KERNEL // 2
         counts = ((t >= 0) & (t < valid))[:, None] & holds[None, :]
-        row = x + (start + t)[:, None] * (2 * width) + column[None, :]
-        value = tl.load(row, mask=counts, other=0.0).to(tl.float32)
-        gate = tl.load(row + width, mask=counts, other=0.0).to(tl.float32)
-        w = tl.load(weight + tap * width + column, mask=holds, other=0.0).to(tl.float32)
-        total += value * tl.sigmoid(gate) * w[None, :]
+        value = tl.load(x + (start + t)[:, None] * WIDTH + column[None, :], mask=counts, other=0.0)
+        w = tl.load(weight + tap * WIDTH + column, mask=holds, other=0.0).to(tl.float32)
+        total += value.to(tl.float32) * w[None, :]
     total *= tl.sigmoid(total)
     tl.store(
-        out + (start + at)[:, None] * width + column[None, :],
+        out + (start + at)[:, None] * WIDTH + column[None, :],
         total.to(out.dtype.element_ty),
         mask=(at < time)[:, None] & holds[None, :],
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batches", "time", "offsets"])
 def _relative_attention(
     qkv,
     positional,
-    position_content,
     content_bias,
     inside,
     out,
     scale,
     batches,
     time,
-    heads,
-    width,
     offsets,
+    HEADS: tl.constexpr,
     HEAD: tl.constexpr,
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
     """Softmax attention with relative positions, one block of queries a program."""
-    batch = tl.program_id(1) // heads
-    head = tl.program_id(1) % heads
+    width: tl.constexpr = HEADS * HEAD
+    batch = tl.program_id(1) // HEADS
+    head = tl.program_id(1) % HEADS
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     d = tl.arange(0, BLOCK)
     of_head = d < HEAD
@@ -233,7 +231,6 @@ def _relative_attention(
     row = (head * batches + batch).to(tl.int64) * time + i
     # Row i wants offsets i, i-1, ...: the columns from time - 1 - i on.
     skewed = positional + row * offsets + (time - 1 - i)
-    shared = position_content + head * offsets + (time - 1 - i)
     for first in range(0, valid, COLUMNS):
         j = first + tl.arange(0, COLUMNS)
         seen = j < valid
@@ -244,7 +241,6 @@ def _relative_attention(
         value = tl.load(tile + 2 * width, mask=part, other=0.0)
         score = tl.dot(query, tl.trans(key), input_precision="ieee")
         score += tl.load(skewed[:, None] + j[None, :], mask=there, other=0.0).to(tl.float32)
-        score += tl.load(shared[:, None] + j[None, :], mask=there, other=0.0).to(tl.float32)
         score = tl.where(seen[None, :], score * scale, -1.0e30)
         higher = tl.maximum(best, tl.max(score, 1))
         share = tl.exp(score - higher[:, None])
@@ -272,29 +268,28 @@ def first_convolutions(
     """The first two convolutions of the subsampling.
 
     Args:
-        mel: ``[B, mels, T]``.
+        mel: ``[B, T, mels]``, contiguous.
         inside: ``[B]``, frames that count after the first convolution.
         weights: of the first ``[9, C]`` and ``[C]``, of the depthwise one ``[9, C]`` and ``[C]``.
         out: ``[B, T'', mels'', C]``.
     """
-    batch, mels, time = mel.shape
+    batch, time, mels = mel.shape
     _, quarter, quarter_mels, channels = out.shape
     columns = min(128, _power_of_two(channels))
-    grid = (triton.cdiv(quarter * quarter_mels, 32), batch, triton.cdiv(channels, columns))
+    grid = (triton.cdiv(quarter * quarter_mels, 64), batch, triton.cdiv(channels, columns))
     _first_convolutions[grid](
         mel,
         inside,
         *weights,
         out,
         time,
-        mels,
-        (mels - 1) // 2 + 1,
         quarter,
-        quarter_mels,
-        channels,
-        *mel.stride(),
-        ROWS=32,
-        COLUMNS=columns,
+        MELS=mels,
+        HALF_MELS=(mels - 1) // 2 + 1,
+        QUARTER_MELS=quarter_mels,
+        CHANNELS=channels,
+        ROWS=64,
+        COLUMNS=max(16, columns),
         num_warps=4,
     )
 
@@ -319,11 +314,11 @@ def depthwise_2d(x: Tensor, inside: Tensor, weight: Tensor, bias: Tensor, out: T
         weight,
         bias,
         out,
-        mels,
-        half,
-        half_mels,
-        channels,
         time,
+        half,
+        MELS=mels,
+        HALF_MELS=half_mels,
+        CHANNELS=channels,
         ROWS=32,
         COLUMNS=columns,
         num_warps=4,
@@ -365,72 +360,66 @@ def add_norm(
     )
 
 
-def gated_convolution(x: Tensor, inside: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
-    """The convolution module between its two linear layers.
+def depthwise_1d(x: Tensor, inside: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
+    """The depthwise convolution of a Conformer layer, and SiLU.
 
     Args:
-        x: ``[B, T, 2 * width]``, values and gates.
+        x: ``[B, T, width]``.
         inside: ``[B]``, frames that count.
         weight: ``[kernel, width]``.
         bias: ``[width]``.
         out: ``[B, T, width]``.
     """
     batch, time, width = out.shape
-    columns = min(128, _power_of_two(width))
-    grid = (triton.cdiv(time, 32), batch, triton.cdiv(width, columns))
-    _gated_convolution[grid](
+    columns = min(64, _power_of_two(width))
+    grid = (triton.cdiv(time, 16), batch, triton.cdiv(width, columns))
+    _depthwise_1d[grid](
         x,
         inside,
         weight,
         bias,
         out,
         time,
-        width,
+        WIDTH=width,
         KERNEL=weight.shape[0],
-        ROWS=32,
+        ROWS=16,
         COLUMNS=columns,
         num_warps=4,
     )
 
 
 def relative_attention(
-    qkv: Tensor,
-    positional: Tensor,
-    position_content: Tensor,
-    content_bias: Tensor,
-    inside: Tensor,
-    out: Tensor,
+    qkv: Tensor, positional: Tensor, content_bias: Tensor, inside: Tensor, out: Tensor
 ) -> None:
     """Multi-head attention with relative positions (Dai et al. 2019).
 
     Args:
         qkv: ``[B, T, 3 * width]``.
         positional: ``[H, B * T, R]``, queries times the projected offsets T-1 down to -(T-1); R >= 2T - 1.
-        position_content: ``[H, R]``, the position bias times the projected offsets.
-        content_bias: ``[H, 1, head width]``.
+        content_bias: ``[H, 1, head width]``, added to the queries before they meet the keys.
         inside: ``[B]``, frames that count.
         out: ``[B, T, width]``.
     """
-    batch, time, width = out.shape
+    batch, time, _ = out.shape
     heads, _, head = content_bias.shape
-    rows = 64 if time > 32 else 32 if time > 16 else 16
-    options: dict[str, Any] = {"num_warps": 4, "num_stages": 2}
+    rows, columns = (64, 128) if time > 32 else (32, 32)
+    if qkv.dtype == torch.float32:  # twice the size in the multiprocessor's memory
+        columns = 32
     _relative_attention[(triton.cdiv(time, rows), batch * heads)](
         qkv,
         positional,
-        position_content,
         content_bias,
         inside,
         out,
         head**-0.5,
         batch,
         time,
-        heads,
-        width,
         positional.shape[2],
+        HEADS=heads,
         HEAD=head,
         BLOCK=max(16, _power_of_two(head)),
         ROWS=rows,
-        COLUMNS=rows,
-        **options,
+        COLUMNS=columns,
+        num_warps=4,
+        num_stages=1,
     )
