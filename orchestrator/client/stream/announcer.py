@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 from anyio.streams.memory import MemoryObjectSendStream
 
-from orchestrator.client.stream.codec import Pcm16
 from orchestrator.client.stream.events import Final as FinalEvent
 from orchestrator.client.stream.events import Partial, SpeakerChange, StreamEvent
 from orchestrator.client.stream.labeler import Correction, SpeakerLabeler
@@ -24,9 +23,8 @@ logger = logging.getLogger(__name__)
 
 _FULL_SCALE: Final = np.float32(32_768)
 
-_Work = tuple[FinalEvent, Pcm16] | tuple[()]
-_CORRECTIONS: Final = ()
-"""Nothing new to name, but something may be known better."""
+_CORRECTIONS: Final = "corrections"
+"""In the queue of finals: something told before may be known better."""
 
 
 class Announcer:
@@ -48,7 +46,7 @@ class Announcer:
         self._labeler = labeler
         self._partials = partials
         self._captions = Captions()
-        self._waiting: asyncio.Queue[_Work | None] = asyncio.Queue()
+        self._waiting: asyncio.Queue[FinalEvent | str | None] = asyncio.Queue()
         self._labelling = None if labeler is None else asyncio.create_task(self._label(labeler))
 
     async def tell(self, event: StreamEvent) -> None:
@@ -63,12 +61,15 @@ class Announcer:
             if isinstance(event, Partial) and self._partials:
                 await self.tell(event)
             elif isinstance(event, FinalEvent):
-                if self._labelling is None:
+                if self._labeler is None or self._labelling is None:
                     await self.tell(event)
                 elif self._labelling.done():
                     self._labelling.result()  # raises why
                 else:
-                    self._waiting.put_nowait((event, heard.samples))
+                    if event.segment.words:
+                        audio: Samples = heard.samples.astype(np.float32) / _FULL_SCALE
+                        self._labeler.submit(event.utterance, event.segment, audio)
+                    self._waiting.put_nowait(event)
 
     async def finish(self) -> None:
         """Wait until all finals are told, and then the last corrections of speakers."""
@@ -85,8 +86,8 @@ class Announcer:
         labeler.watch(lambda: self._waiting.put_nowait(_CORRECTIONS))
         try:
             while (work := await self._waiting.get()) is not None:
-                if work != _CORRECTIONS:
-                    await self.tell(await self._labelled(labeler, *work))
+                if isinstance(work, FinalEvent):
+                    await self.tell(await self._labelled(labeler, work))
                 await self._correct(labeler.corrections())
             try:
                 last = await labeler.finish()
@@ -97,12 +98,11 @@ class Announcer:
         finally:
             await labeler.aclose()
 
-    async def _labelled(self, labeler: SpeakerLabeler, final: FinalEvent, samples: Pcm16) -> FinalEvent:
+    async def _labelled(self, labeler: SpeakerLabeler, final: FinalEvent) -> FinalEvent:
         if not final.segment.words:
             return final
-        audio: Samples = samples.astype(np.float32) / _FULL_SCALE
         try:
-            return replace(final, segment=await labeler.final(final.utterance, final.segment, audio))
+            return replace(final, segment=await labeler.final(final.utterance))
         except ServiceError as error:  # the words are worth more than the names
             logger.warning("utterance %d has no speakers: %s", final.utterance, error)
             return final

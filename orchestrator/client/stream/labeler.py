@@ -18,13 +18,20 @@ class SpeakerLabeler(Protocol):
     def watch(self, news: Callable[[], None]) -> None:
         """Have ``news`` called whenever `corrections` may have something while no final is being named."""
 
-    async def final(self, utterance: int, segment: Segment, audio: Samples) -> Segment:
-        """The segment with speakers on itself and its words; its words and times stay as they are.
+    def submit(self, utterance: int, segment: Segment, audio: Samples) -> None:
+        """Begin to name the speakers of an utterance, as soon as it is final.
 
         Args:
             utterance: its number in the stream, from 0; rising, not necessarily without gaps.
             segment: what was said; times are seconds from the stream's first sample.
             audio: float32 ``[n]`` at 16 kHz, from ``segment.start`` to ``segment.end``.
+        """
+
+    async def final(self, utterance: int) -> Segment:
+        """The segment with speakers on itself and its words; its words and times stay as they are.
+
+        Called once for each utterance that was submitted, in order. It answers within a bound from then on,
+        without speakers where they are not known in time.
 
         Raises:
             ServiceError: the diarizer failed; the utterance then goes out without speakers.

@@ -77,6 +77,8 @@ class _Utterance:
     """With the speakers that its reader knows."""
     start_ms: int
     end_ms: int
+    submitted_s: float
+    """On the event loop's clock."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
     told: bool = False
 
@@ -101,32 +103,38 @@ class LiveSpeakers:
         self._asking: asyncio.Task[None] | None = None
         self._news: Callable[[], None] | None = None
         self._changed: set[int] = set()
-        self._away_until = -1.0
+        self._away_until_s = -1.0
         self._warned = False
 
     def watch(self, news: Callable[[], None]) -> None:
         """Have ``news`` called whenever `corrections` may have something, outside of `final`."""
         self._news = news
 
-    async def final(self, utterance: int, segment: Segment, audio: Samples) -> Segment:
-        """The segment with its speakers, as far as they are known in time; see `SpeakerLabeler`."""
-        said = _Utterance(utterance, segment, _ms(segment.start), _ms(segment.end))
+    def submit(self, utterance: int, segment: Segment, audio: Samples) -> None:
+        """Ask the diarizer about an utterance, in the background; see `SpeakerLabeler`."""
+        said = _Utterance(
+            utterance, segment, _ms(segment.start), _ms(segment.end), submitted_s=anyio.current_time()
+        )
         self._utterances[utterance] = said
         self._recent.append((said.start_ms, audio))
         if self._kept is not None:
             self._kept.add(said.start_ms, audio)
-        if anyio.current_time() < self._away_until:
+        if said.submitted_s < self._away_until_s:
             said.done.set()
         else:
             self._waiting.append(said)
             if self._asking is None:
                 self._asking = asyncio.create_task(self._ask_all())
-        with anyio.move_on_after(self._options.wait_s):
+        self._forget(said.end_ms)
+
+    async def final(self, utterance: int) -> Segment:
+        """The segment with its speakers, as far as they are known in time; see `SpeakerLabeler`."""
+        said = self._utterances[utterance]
+        with anyio.CancelScope(deadline=said.submitted_s + self._options.wait_s):
             await said.done.wait()
         said.told = True
         said.segment = self._labelled(said)
         self._changed.discard(utterance)
-        self._forget(said.end_ms)
         return said.segment
 
     def corrections(self) -> Sequence[Correction]:
@@ -146,8 +154,7 @@ class LiveSpeakers:
     async def finish(self) -> Sequence[Correction]:
         """The last corrections: of speakers that come late, and of the whole where that was asked for.
 
-        Raises:
-            ServiceError: the diarizer failed on the whole; the earlier labels remain.
+        Where the diarizer fails on the whole, that is logged and the labels remain as they are.
         """
         with anyio.move_on_after(self._options.finish_s):
             for said in list(self._waiting):
@@ -229,7 +236,7 @@ class LiveSpeakers:
         return window
 
     def _give_up(self, error: SpeechError) -> None:
-        self._away_until = anyio.current_time() + AWAY_S
+        self._away_until_s = anyio.current_time() + AWAY_S
         if not self._warned:
             logger.warning("words go on without speakers: %s", error)
         self._warned = True
