@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -39,14 +40,20 @@ def try_streams(repository: Path, models: Sequence[str], url: str) -> None:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         for config in live:
             try:
-                for number in range(CHUNKS):
-                    _check(stub.ModelInfer(_chunk(config, number), timeout=_LIMIT_S), config.name)
+                _try_stream(stub, config)
             except grpc.RpcError as error:
+                with contextlib.suppress(grpc.RpcError):  # a server that stops waits for open streams
+                    stub.ModelInfer(_chunk(config, CHUNKS - 1), timeout=_LIMIT_S)
                 raise ServerStartError(
                     f"{config.name} fails on a stream of silence: {error.details()}",
                     model=config.name,
                     fix="the log has the details; `spark-speech doctor` checks what models need",
                 ) from error
+
+
+def _try_stream(stub: service_pb2_grpc.GRPCInferenceServiceStub, config: ModelConfig) -> None:
+    for number in range(CHUNKS):
+        _check(stub.ModelInfer(_chunk(config, number), timeout=_LIMIT_S), config.name)
 
 
 def _chunk(config: ModelConfig, number: int) -> service_pb2.ModelInferRequest:
