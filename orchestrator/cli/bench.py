@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         help="Measure: accuracy, overhead, growth, live streams, the demo.", no_args_is_help=True
     )
-    for verb in (accuracy, overhead, diarization, stitching, streams, demo):
+    for verb in (accuracy, overhead, throughput, diarization, stitching, streams, startup, demo):
         group.command(verb.__name__)(verb)
     app.add_typer(group, name="bench")
 
@@ -91,6 +91,62 @@ def overhead(
     with RichProgress() as progress, _serving(settings, found, progress) as client:
         here = load(engine, EngineSource(found.model_repository / version_folder(engine)))
         report = bench.run(here, client, speech, progress=progress)
+    _show(report, as_json=as_json)
+
+
+def throughput(
+    ctx: typer.Context,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="The weights: a folder or a .nemo file; by default the ones in this package."),
+    ] = None,
+    synthetic: Annotated[
+        Literal["0.6b", "tiny"] | None, typer.Option(help="Random weights of this shape instead.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batches: Annotated[str, typer.Option(help="Recordings in a call, such as 1,8,32,64,128.")] = "",
+    seconds: Annotated[float, typer.Option(help="Length of each recording.", min=1, max=30)] = 20.0,
+    repeats: Annotated[int, typer.Option(help="Calls of the engine for one figure.", min=1)] = 5,
+    rounds: Annotated[int, typer.Option(help="Turns of engine and server.", min=1)] = 3,
+    fill: Annotated[int, typer.Option(help="Largest batches sent in a turn.", min=1)] = 10,
+    long: Annotated[
+        float | None, typer.Option(help="Length of the long recording in seconds; 0 leaves it out.", min=0)
+    ] = None,
+    instances: Annotated[
+        str, typer.Option(help="Processes to serve with, such as 1,2: one server after the other.")
+    ] = "1",
+    clients: Annotated[
+        int | None, typer.Option(help="Client processes; by default one for each four cores.", min=1)
+    ] = None,
+    noise: Annotated[bool, typer.Option("--noise", help="Noise in place of recorded speech.")] = False,
+    nemo: Annotated[bool, typer.Option("--nemo", help="NeMo in this process as well.")] = False,
+    options: Annotated[str, typer.Option(help="Options of the engine, a JSON object.")] = "{}",
+    as_json: JsonFlag = False,
+) -> None:
+    """Parakeet's speed: the engine in this process, and through Triton; one recording alone, one long one."""
+    from orchestrator.bench.throughput import command as bench
+    from orchestrator.progress import RichProgress
+    from orchestrator.runtime.process import ending_on_termination
+
+    asked = bench.Asked(
+        weights=None if folder is None else folder.expanduser().absolute(),
+        synthetic=synthetic,
+        device=device,
+        batches=bench.numbers_of("--batches", batches),
+        clip_s=seconds,
+        repeats=repeats,
+        rounds=rounds,
+        fill=fill,
+        long_s=long,
+        instances=bench.numbers_of("--instances", instances) or (1,),
+        clients=clients,
+        noise=noise,
+        nemo=nemo,
+        options=options,
+    )
+    settings = settings_of(ctx)
+    with ending_on_termination(), RichProgress() as progress:
+        report = bench.run(settings, asked, progress=progress)
     _show(report, as_json=as_json)
 
 
@@ -197,6 +253,40 @@ def streams(
     settings = settings_of(ctx)
     with ending_on_termination(), RichProgress() as progress:
         report = bench.run(settings, asked, progress=progress)
+    _show(report, as_json=as_json)
+
+
+def startup(
+    ctx: typer.Context,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="The engine's files; by default those of the current release's parakeet."),
+    ] = None,
+    synthetic: Annotated[
+        Literal["0.6b", "tiny"] | None, typer.Option(help="Random weights of this shape instead.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="A torch device: cpu, cuda or cuda:<number>.")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="Fresh processes, one after another.", min=1)] = 5,
+    seconds: Annotated[float, typer.Option(help="Length of the recording.", min=1, max=30)] = 10.0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Parakeet from the start of its process to its first transcript, stage by stage."""
+    from tempfile import TemporaryDirectory
+
+    from orchestrator.bench import startup as bench
+    from orchestrator.progress import RichProgress
+    from orchestrator.repository.plan import version_folder
+
+    with RichProgress() as progress, TemporaryDirectory(prefix="spark-speech-bench-") as scratch:
+        if synthetic is not None:
+            from orchestrator.bench.synthetic import write
+
+            folder = Path(scratch)
+            precision: Literal["float32", "bfloat16"] = "float32" if device == "cpu" else "bfloat16"
+            write(folder, shape=synthetic, device=device, precision=precision)
+        elif folder is None:
+            folder = _release(settings_of(ctx), "current").model_repository / version_folder("parakeet")
+        report = bench.run(folder, device=device, repeats=repeats, seconds=seconds, progress=progress)
     _show(report, as_json=as_json)
 
 

@@ -1,0 +1,80 @@
+"""NeMo's own `transcribe` in this process, for comparison; only where NeMo is installed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestrator.bench.throughput.benchmark import Measure
+from orchestrator.bench.throughput.clips import batch, clips
+from orchestrator.bench.throughput.rows import Line, timed
+from orchestrator.engines.base import PCM16_SCALE, Pcm16
+from orchestrator.errors import MissingDependencyError, ModelLoadError
+from orchestrator.progress import ProgressTask
+from orchestrator.repository.config import Device
+
+
+def measured(
+    checkpoint: Path, device: Device, sound: Pcm16, measure: Measure, task: ProgressTask
+) -> list[Line]:
+    """NeMo's time for each size of batch, without and with word times.
+
+    Raises:
+        MissingDependencyError: NeMo is not installed.
+        ModelLoadError: it cannot load ``checkpoint``.
+    """
+    model = _restored(checkpoint, device)
+    lines = []
+    for size in measure.batches:
+        recordings = [
+            piece.astype(np.float32) / PCM16_SCALE for piece in batch(clips(sound, measure.clip_s), size)
+        ]
+        for what, times in (("NeMo, text alone", False), ("NeMo, with word times", True)):
+            task.update(description=f"{what}: batch {size}")
+            walls, words = _walls(_transcriber(model, recordings, times), measure.repeats)
+            lines.append(timed(what, measure.clip_s, size, walls, words))
+    return lines
+
+
+def _restored(checkpoint: Path, device: Device) -> Any:
+    try:
+        import torch
+        from nemo.collections.asr.models import ASRModel
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"NeMo cannot be imported: {error}", fix="leave --nemo out, or pip install 'spark-speech[serve]'"
+        ) from error
+    try:
+        model = ASRModel.restore_from(str(checkpoint), map_location=torch.device(device))
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise ModelLoadError(f"NeMo cannot load it: {error}", path=checkpoint) from error
+    if device == "cuda":
+        model = model.to(torch.bfloat16)
+    return model.eval()
+
+
+def _transcriber(
+    model: Any, recordings: Sequence[np.ndarray[Any, Any]], times: bool
+) -> Callable[[], Sequence[Any]]:
+    def call() -> Sequence[Any]:
+        found: Sequence[Any] = model.transcribe(
+            list(recordings), batch_size=len(recordings), timestamps=times, verbose=False, num_workers=0
+        )
+        return found
+
+    return call
+
+
+def _walls(call: Callable[[], Sequence[Any]], repeats: int) -> tuple[list[float], int]:
+    walls, words = [], 0
+    for number in range(repeats + 1):
+        begin = time.perf_counter()
+        found = call()
+        if number:
+            walls.append(time.perf_counter() - begin)
+        words = sum(len(hypothesis.text.split()) for hypothesis in found)
+    return walls, words
