@@ -35,7 +35,8 @@ from orchestrator.errors import (
 pytestmark = pytest.mark.integration
 
 KINDS = ("tdt", "rnnt", "ctc", "hybrid-tdt-ctc", "hybrid-rnnt-ctc")
-RUNTIMES = ("nemo", "native")
+RUNTIMES = ("nemo", "native", "lean")
+"""``lean`` is the native runtime on the files that a build makes of the checkpoint."""
 TRAINED = Path(__file__).parents[3] / "orchestrator" / "training" / "checkpoint" / "parakeet-tiny.nemo"
 FRAME_MS = 80.0
 
@@ -55,6 +56,9 @@ def load(make_example: Callable[[str], Any], tmp_path_factory: pytest.TempPathFa
         key = f"{kind} {sorted(options.items())}"
         if key not in loaded:
             folder = _folder(kind, make_example, tmp_path_factory)
+            if options["runtime"] == "lean":
+                options["runtime"] = "native"
+                folder = _lean(folder, tmp_path_factory.mktemp("lean"))
             loaded[key] = ParakeetRecognizer(EngineSource(folder, threads=1, options=options))
         return loaded[key]
 
@@ -66,6 +70,13 @@ def _folder(kind: str, make_example: Callable[[str], Any], tmp_path_factory: pyt
         return Path(make_example(kind).folder)
     folder = tmp_path_factory.mktemp("trained")
     (folder / "model.nemo").symlink_to(TRAINED)
+    return folder
+
+
+def _lean(source: Path, folder: Path) -> Path:
+    from orchestrator.engines.fastconformer import artifact, checkpoint
+
+    artifact.save(folder, *checkpoint.read(source / "model.nemo"))
     return folder
 
 
@@ -388,6 +399,57 @@ def test_audio_is_bounded_per_step(
     # Two of 4.0 s fit, 6.4 s and 7.3 s go alone; eight of up to 1 s fit.
     assert encoder.sizes[:2] == [1, 1]
     assert max(encoder.sizes) > 2
+
+
+def test_memory_that_runs_out_splits_the_batch_in_the_native_runtime_too(
+    load: Load, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    recognizer = load("tdt", runtime="lean")
+    expected = plain(recognizer.recognize(clips))
+    compute = recognizer._model._compute
+    encode, sizes, released = compute.encode, [], []
+
+    def cramped(audio: Any, lengths: Any) -> Any:
+        sizes.append(len(audio))
+        if len(audio) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(audio, lengths)
+
+    monkeypatch.setattr(compute, "encode", cramped)
+    monkeypatch.setattr(compute, "release", lambda: released.append(None))
+    assert plain(recognizer.recognize(clips)) == expected
+    assert max(sizes) > 3
+    assert len(released) == sum(size > 3 for size in sizes)
+    monkeypatch.setattr(compute, "encode", lambda audio, lengths: cramped(audio.repeat(4, 1), lengths))
+    with pytest.raises(InferenceError, match="does not fit into the memory"):
+        recognizer.recognize(clips[:1])
+
+
+def test_a_bfloat16_release_says_what_a_float32_one_says(
+    tmp_path_factory: pytest.TempPathFactory, load: Load
+) -> None:
+    """On the dialogue: the same words at the same times; confidences differ by less than 0.02."""
+    from dataclasses import replace
+
+    from orchestrator.engines.fastconformer import artifact, checkpoint
+    from orchestrator.engines.parakeet import ParakeetRecognizer
+
+    folder = tmp_path_factory.mktemp("bfloat16")
+    description, weights = checkpoint.read(TRAINED)
+    artifact.save(folder, replace(description, precision="bfloat16"), weights)
+    whole = audio.decode(TRAINED.with_name("dialogue.flac")).samples[0]
+    expected = load("trained").recognize([whole, *dialogue_turns()])
+    assert (folder / "model.safetensors").stat().st_size < 0.55 * 4 * sum(w.numel() for w in weights.values())
+    for precision in ("auto", "bfloat16"):
+        source = EngineSource(folder, threads=1, options={"precision": precision})
+        found = ParakeetRecognizer(source).recognize([whole, *dialogue_turns()])
+        assert plain(found) == plain(expected)
+        for have, want in zip(found, expected, strict=True):
+            assert [w.confidence for w in have.words] == pytest.approx(
+                [w.confidence for w in want.words], abs=0.02
+            )
 
 
 @pytest.fixture

@@ -1,0 +1,105 @@
+"""How long the engine takes from the start of its process to its first transcript, and on what."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from orchestrator.bench.report import Report, Row, versions
+from orchestrator.bench.startup_probe import MARK, Task
+from orchestrator.errors import ModelLoadError
+from orchestrator.progress import ProgressReporter, SilentProgress
+
+REPEATS: Final = 5
+RECORDING_S: Final = 10.0
+_TIMEOUT_S: Final = 600.0
+_PROBE: Final = (
+    "import time; begun = time.monotonic(); from orchestrator.bench.startup_probe import main; main(begun)"
+)
+
+
+def run(
+    folder: Path,
+    *,
+    device: str = "cpu",
+    repeats: int = REPEATS,
+    seconds: float = RECORDING_S,
+    progress: ProgressReporter | None = None,
+) -> Report:
+    """Measure.
+
+    Args:
+        folder: of the engine's files: a version folder of a release, or what `bench.synthetic` wrote.
+        device: a torch device.
+        repeats: fresh processes, one after another; the first may find cold disk caches.
+        seconds: length of the recording.
+        progress: where to say how far it is.
+
+    Raises:
+        ModelLoadError: the engine did not start.
+    """
+    task = (progress or SilentProgress()).task("start-up", total=repeats)
+    runs = []
+    for done in range(repeats):
+        runs.append(_one(folder, device, seconds))
+        task.update(completed=done + 1)
+    task.finish()
+    return Report(
+        title=f"parakeet from process start to its first transcript, {device}",
+        command=f"spark-speech bench startup --folder FOLDER --device {device} --repeats {repeats}",
+        rows=_rows(runs),
+        notes=(
+            f"Fresh processes, {repeats} of them; {seconds:g} s of audio. first_s is the first process, which"
+            " may have had to read from disk what the others found in memory.",
+        ),
+        versions=versions(("torch", "safetensors", "numpy")),
+    )
+
+
+def _rows(runs: Sequence[Mapping[str, float]]) -> list[Row]:
+    return [
+        {
+            "stage": stage,
+            "median_s": statistics.median(run[stage] for run in runs),
+            "lowest_s": min(run[stage] for run in runs),
+            "highest_s": max(run[stage] for run in runs),
+            "first_s": runs[0][stage],
+        }
+        for stage in runs[0]
+    ]
+
+
+def _one(folder: Path, device: str, seconds: float) -> dict[str, float]:
+    """The stages of one fresh process, in seconds."""
+    task = Task(started=time.monotonic(), folder=str(folder.absolute()), device=device, seconds=seconds)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _PROBE, json.dumps(task)],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ModelLoadError(
+            f"the engine did not start within {_TIMEOUT_S:g} s", fix="look at the machine's load", path=folder
+        ) from error
+    for line in done.stdout.splitlines():
+        if line.startswith(MARK):
+            answer: dict[str, Any] = json.loads(line.removeprefix(MARK))
+            if "error" in answer:
+                raise ModelLoadError(answer["error"], fix=answer["fix"], model="parakeet")
+            stages: dict[str, float] = answer["stages"]
+            return stages
+    reason = ([line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"])[-1]
+    raise ModelLoadError(
+        f"the engine did not start: {reason[:300]}",
+        fix=f"load it by hand to see why: its files are in {folder}",
+        path=folder,
+    )
