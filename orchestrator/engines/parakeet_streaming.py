@@ -301,7 +301,7 @@ class ParakeetStreaming(StreamingRecognizer):
         stream = turn.stream
         segments = turn.finals
         if turn.flush:
-            segments = segments + stream.utterances.end(more=not turn.ends)
+            segments = segments + stream.utterances.end()
         if stream.partials and (turn.tail is not None or turn.flush):
             if turn.tail is not None and not turn.flush:
                 speech = self._speech.ahead(stream.feed.slot, turn.ahead) if stream.detects else None
@@ -310,7 +310,7 @@ class ParakeetStreaming(StreamingRecognizer):
             if partial is not None:
                 segments = [*segments, partial]
         per_ms = SAMPLE_RATE_HZ // 1000
-        processed = stream.feed.received if turn.flush else stream.feed.heard
+        processed = stream.feed.received if turn.ends else stream.feed.heard
         heard_ms = processed // per_ms
         return StreamUpdate(
             segments=tuple(segments),

@@ -245,11 +245,8 @@ class Utterances:
             self._stable_ahead = ahead.stable
         return finals
 
-    def end(self, *, more: bool) -> list[StreamSegment]:
-        """Make everything committed so far final.
-
-        Args:
-            more: whether the stream goes on.
+    def end(self) -> list[StreamSegment]:
+        """Make everything committed so far final; the stream may go on.
 
         Returns:
             The utterance that has become final, if there was one.
@@ -258,10 +255,7 @@ class Utterances:
         self._finish(finals)
         self._endpointer.force(self._frames)
         self._spoken_to = min(self._spoken_to, self._frames)
-        if more:
-            self._settle()
-        else:
-            self._final_frame = self._frames
+        self._final_frame = self._frames
         return finals
 
     def partial(self, tail: Sequence[Token]) -> StreamSegment | None:

@@ -100,7 +100,7 @@ def test_without_endpoints_the_words_are_those_of_the_recording(
         partial = stream.partial(after)
         if partial is not None:
             same(partial.words, offline([*known, *after], decoder))
-    finals = stream.end(more=False)
+    finals = stream.end()
     wanted = offline(tokens, decoder)
     assert len(finals) == bool(wanted)
     same(finals[0].words if finals else (), wanted)
@@ -127,7 +127,7 @@ def test_no_word_is_lost_or_repeated_whatever_ends_the_utterances(
         assert partial is None or partial.utterance == len(finals)
         assert stream.final_ms >= final_ms
         final_ms = stream.final_ms
-    finals += stream.end(more=False)
+    finals += stream.end()
     assert [segment.utterance for segment in finals] == list(range(len(finals)))
     assert all(segment.final and segment.words and segment.stability == 1 for segment in finals)
     found = [word for segment in finals for word in segment.words]
@@ -153,7 +153,7 @@ def test_how_the_frames_are_cut_changes_no_final(tokens: list[Token], edges: lis
     for steps in (edges, range(1, edges[-1] + 1), edges[-1:]):
         stream = Utterances(LEXICONS["tdt"], options)
         finals = [s for inside, _, frames in cut(tokens, list(steps)) for s in stream.advance(inside, frames)]
-        found.append(finals + stream.end(more=False))
+        found.append(finals + stream.end())
     assert found[0] == found[1] == found[2]
 
 
@@ -219,7 +219,7 @@ def test_a_long_utterance_ends_at_its_last_word_boundary() -> None:
         ["ao", "ao"],
     ]
     assert finals[1].words[0].start_ms == 12 * FRAME_MS
-    rest = stream.end(more=False)
+    rest = stream.end()
     assert [[word.text for word in segment.words] for segment in rest] == [["a"]]
 
 
@@ -258,16 +258,16 @@ def test_silence_that_is_heard_but_not_committed_ends_the_utterance_too() -> Non
     assert marked.stability == 1.0
     assert [word.text for segment in stream.foresee([], 8) for word in segment.words] == ["a"]
     assert stream.advance([], 20) == []
-    assert stream.end(more=False) == []
+    assert stream.end() == []
 
 
 def test_a_forced_end_makes_all_final_and_the_stream_goes_on() -> None:
     stream = Utterances(LEXICONS["tdt"], EndpointingOptions())
     stream.advance([token("\u2581a", 0), token("\u2581be", 1)], 2)
-    assert [[word.text for word in s.words] for s in stream.end(more=True)] == [["a", "be"]]
-    assert stream.end(more=True) == []
+    assert [[word.text for word in s.words] for s in stream.end()] == [["a", "be"]]
+    assert stream.end() == []
     stream.advance([token("\u2581a", 3)], 2)
-    last = stream.end(more=False)
+    last = stream.end()
     assert [(s.utterance, [(w.text, w.start_ms) for w in s.words]) for s in last] == [(1, [("a", 240)])]
 
 
@@ -295,7 +295,7 @@ def test_a_word_that_begins_late_in_the_silence_is_of_the_next_utterance() -> No
     finals = stream.advance(tokens, 14, speech)
     assert [word.text for segment in finals for word in segment.words] == ["a", "be"]
     stream.advance([token("ll", 14)], 2, np.ones(2, dtype=np.bool_))
-    assert [word.text for segment in stream.end(more=False) for word in segment.words] == ["all"]
+    assert [word.text for segment in stream.end() for word in segment.words] == ["all"]
 
 
 def test_a_word_before_the_detector_hears_speech_waits_for_it() -> None:
@@ -309,5 +309,5 @@ def test_audio_is_needed_from_a_little_before_the_first_word_that_is_not_final()
     assert stream.final_ms == 20 * FRAME_MS - ONSET_MS
     stream.advance([token("\u2581a", 22), token("\u2581be", 24)], 6)
     assert stream.final_ms == 22 * FRAME_MS - ONSET_MS
-    stream.end(more=True)
-    assert stream.final_ms == 25 * FRAME_MS
+    stream.end()
+    assert stream.final_ms == 26 * FRAME_MS

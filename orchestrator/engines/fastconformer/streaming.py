@@ -65,8 +65,9 @@ class StreamPool:
                 predicted=start.predicted.repeat(places, 1),
                 skip=start.skip.repeat(places),
             )
-        # One buffer holds a pass's numbers and then its audio, so that they travel together.
-        blocks = max_batch * (geometry.chunk + geometry.right)
+        # One buffer holds a pass's numbers and then its audio, so that they travel together. After a forced
+        # end an incomplete block comes once more, whole.
+        blocks = max_batch * (geometry.chunk + geometry.right + 1)
         room = 8 * (max_batch * _COLUMNS + blocks) + 4 * blocks * geometry.block
         self._staging = torch.empty(room, dtype=torch.uint8, pin_memory=device.type == "cuda")
         self._staged: NDArray[np.uint8] = self._staging.numpy()
