@@ -102,7 +102,7 @@ class Compute:
         return self._surely(lambda: self._encode(audio, lengths))
 
     def _encode(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        rows, samples = _power_of_two(audio.shape[0]), audio.shape[1]
+        rows, samples = _next_size(audio.shape[0]), audio.shape[1]
         longer = next((length for length in self._lengths if length >= samples), None)
         if self._graphs and longer is not None and rows * longer <= GRAPHED_AUDIO_S * SAMPLE_RATE_HZ:
             graph = self._encode_graphs.get(
@@ -191,6 +191,12 @@ def _failures() -> tuple[type[BaseException], ...]:
 
 def _power_of_two(count: int) -> int:
     return 1 << max(count - 1, 0).bit_length()
+
+
+def _next_size(count: int) -> int:
+    """The next larger of 1, 2, 3, 4, 6, 8, 12, 16, 24, ...: at most a third of a pass is idle rows."""
+    size = _power_of_two(count)
+    return size * 3 // 4 if size >= 4 and count <= size * 3 // 4 else size
 
 
 def _first_rows(state: DecoderState, batch: int) -> DecoderState:

@@ -119,6 +119,7 @@ def _captured(work: Callable[[], None], memory: Any) -> torch.cuda.CUDAGraph:
             work()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=memory, stream=stream):
+    # Other threads may prepare their requests meanwhile, and take memory for them.
+    with torch.cuda.graph(graph, pool=memory, stream=stream, capture_error_mode="thread_local"):
         work()
     return graph
