@@ -17,11 +17,11 @@ from orchestrator.backend.chunks import ChunkJob, read_chunks
 from orchestrator.backend.context import ModelContext
 from orchestrator.backend.faults import decode
 from orchestrator.backend.gauges import REPORT_EVERY_S, StreamGauges
-from orchestrator.backend.replies import Replies, segment_tensors
+from orchestrator.backend.replies import Replies
 from orchestrator.backend.streams import StreamCounts, Streams
 from orchestrator.contract import STREAM_RECOGNIZER
 from orchestrator.engines.base import RecognizedWord
-from orchestrator.engines.streaming import StreamOptions, StreamSegment
+from orchestrator.engines.streaming import StreamOptions, StreamSegment, StreamUpdate
 from orchestrator.errors import (
     AudioTooLongError,
     AudioValueError,
@@ -447,7 +447,8 @@ def test_segments_lie_one_after_another() -> None:
     first = StreamSegment(3, (word, word), True, 1.0)
     silent = StreamSegment(4, (), True, 1.0)
     last = StreamSegment(5, (word,), False, 0.5)
-    tensors = segment_tensors((first, silent, last))
+    job = ChunkJob(1, start=False, end=False, update=StreamUpdate((first, silent, last), 160, 80, "en"))
+    tensors = {name: values[0] for name, values in tensors_of(Replies(PB)([job])[0]).items()}
     assert tensors["WORD"].tolist() == ["à".encode()] * 3
     assert tensors["SEGMENT_UTTERANCE"].tolist() == [3, 4, 5]
     assert tensors["SEGMENT_WORDS"].tolist() == [2, 0, 1]
