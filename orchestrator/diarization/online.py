@@ -238,23 +238,23 @@ class OnlineSpeakers:
             scores += 2.0
         columns = best_matching(scores)
         labels = [speakers[column] if column >= 0 else NO_SPEAKER for column in columns]
-        known = set(speakers) | set(labels)
+        known = {*speakers, *labels, *window.labels} - {NO_SPEAKER}
         for row, voice in enumerate(window.voices):
-            if labels[row] == NO_SPEAKER and voice.turns and len(known - {NO_SPEAKER}) < self._limit:
-                old = window.labels[row]
-                if old != NO_SPEAKER and old not in known:
-                    labels[row] = old  # nobody else says who this is, so it stays who it was
-                elif self._strong(voice) or not known - {NO_SPEAKER}:
-                    labels[row] = self._next
-                    self._next += 1
-                known.add(labels[row])
+            if labels[row] == NO_SPEAKER and voice.turns:
+                labels[row] = self._unmatched(voice, window.labels[row], labels, known)
+                known = (known | {labels[row]}) - {NO_SPEAKER}
         changed = labels != window.labels
         window.labels = labels
         return changed
 
-    @property
-    def _limit(self) -> int:
-        return self._options.max_speakers
+    def _unmatched(self, voice: Voice, old: int, taken: list[int], known: set[int]) -> int:
+        """The label of a voice that no known speaker matches."""
+        if old != NO_SPEAKER and old not in taken:
+            return old  # others may be better known by now, but nobody else it could be
+        if len(known) >= self._options.max_speakers or (known and not self._strong(voice)):
+            return NO_SPEAKER
+        self._next += 1
+        return self._next - 1
 
     def _scores(
         self, voice: Voice, speakers: Sequence[int], centroids: NDArray[np.float64]
