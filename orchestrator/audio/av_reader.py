@@ -9,6 +9,7 @@ import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from numpy.typing import NDArray
 
 from orchestrator.audio.source import Opened
 from orchestrator.audio.stream import LENGTH_SLACK_S, Block, Stream, cut_off, not_audio
@@ -97,7 +98,7 @@ def _blocks(
     floats = av.AudioResampler(format="fltp")
     there = good = bad = 0
     with container:
-        waiting: list[Block] = []
+        waiting: list[NDArray[np.float32]] = []
         try:
             for packet in container.demux(stream):
                 try:

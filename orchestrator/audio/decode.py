@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from orchestrator.audio.arrays import from_array
 from orchestrator.audio.models import RATES_HZ, Audio, PcmFormat
 from orchestrator.audio.source import Origin, open_source
-from orchestrator.audio.stream import Stream
+from orchestrator.audio.stream import Block, Stream
 from orchestrator.contract import SAMPLE_RATE_HZ
+from orchestrator.engines.base import PCM16_SCALE
 from orchestrator.errors import AudioEmptyError, AudioTooLongError, AudioValueError
 from orchestrator.settings import AudioSettings
 
@@ -24,6 +26,8 @@ ChannelMode = Literal["mix", "separate"]
 """``mix``: the mean of all channels, as one; ``separate``: every channel for itself, for recordings with one
 speaker a channel."""
 
+_ROOM: Final = 64_000_000
+"""Samples that are made room for at once: a little more than an hour."""
 _LOUDEST: Final = 16.0
 """Floats beyond this (24 dB over full scale) are integers that were not scaled."""
 
@@ -85,17 +89,23 @@ def _assemble(stream: Stream, origin: Origin, channels: ChannelMode, limits: Aud
     rate = stream.rate_hz
     _check_rate(rate, origin)
     _check_duration(stream.duration_s or 0.0, limits, origin)
-    resampler = _Resampler(rate, 1 if channels == "mix" else stream.channels)
-    parts: list[NDArray[np.float32]] = []
+    planes = 1 if channels == "mix" else stream.channels
+    resampler = _Resampler(rate, planes)
+    result = _Growing(planes, math.ceil((stream.duration_s or 0.0) * SAMPLE_RATE_HZ))
     frames = 0
     with closing(stream.blocks) as blocks:
         for block in blocks:
             frames += block.shape[1]
             _check_duration(frames / rate, limits, origin)
             _check_values(block, origin)
-            parts.append(resampler(block.mean(axis=0, keepdims=True) if channels == "mix" else block))
-    parts.append(resampler.end())
-    samples = np.ascontiguousarray(np.concatenate(parts, axis=1))
+            if planes < block.shape[0]:
+                block = _floats(block).mean(axis=0, keepdims=True)
+            if resampler.idle:
+                result.add(block)
+            else:
+                result.add(resampler(_floats(block)))
+    result.add(resampler.end())
+    samples = result.samples()
     if not samples.shape[1]:
         raise AudioEmptyError(
             f"There is no sound in {origin.label}: {frames} samples.",
@@ -103,6 +113,46 @@ def _assemble(stream: Stream, origin: Origin, channels: ChannelMode, limits: Aud
             path=origin.path,
         )
     return Audio(samples=samples, name=origin.name, source_rate_hz=rate, source_channels=stream.channels)
+
+
+class _Growing:
+    """Float samples that come block by block; room for ``expected`` of them is there from the start."""
+
+    def __init__(self, channels: int, expected: int) -> None:
+        # A header may promise more than there is.
+        self._room = np.empty((channels, min(expected, _ROOM // channels)), np.float32)
+        self._size = 0
+
+    def add(self, block: Block) -> None:
+        """Append ``block``, scaled where it is of integers."""
+        end = self._size + block.shape[1]
+        if end > self._room.shape[1]:
+            larger = np.empty((self._room.shape[0], max(end, 2 * self._room.shape[1])), np.float32)
+            larger[:, : self._size] = self._room[:, : self._size]
+            self._room = larger
+        _scale(block, self._room[:, self._size : end])
+        self._size = end
+
+    def samples(self) -> NDArray[np.float32]:
+        """All that came, C-contiguous."""
+        whole = self._room[:, : self._size]
+        # Room that was never written to takes no memory, but what grew may hold twice what is needed.
+        return whole.copy() if 2 * self._size < self._room.shape[1] else np.ascontiguousarray(whole)
+
+
+def _scale(block: Block, out: NDArray[np.float32]) -> None:
+    if block.dtype == np.int16:
+        np.multiply(block, np.float32(1 / PCM16_SCALE), out=out)
+    else:
+        out[:] = block
+
+
+def _floats(block: Block) -> NDArray[np.float32]:
+    if block.dtype == np.float32:
+        return cast("NDArray[np.float32]", block)
+    out = np.empty(block.shape, np.float32)
+    _scale(block, out)
+    return out
 
 
 class _Resampler:
@@ -115,6 +165,11 @@ class _Resampler:
             import soxr
 
             self._stream = soxr.ResampleStream(rate, SAMPLE_RATE_HZ, channels, dtype="float32")
+
+    @property
+    def idle(self) -> bool:
+        """Whether blocks come back as they are."""
+        return self._stream is None
 
     def __call__(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
         return block if self._stream is None else self._run(block, last=False)
@@ -151,8 +206,8 @@ def _check_duration(seconds: float, limits: AudioSettings, origin: Origin) -> No
         )
 
 
-def _check_values(block: NDArray[np.float32], origin: Origin) -> None:
-    if not block.size:
+def _check_values(block: Block, origin: Origin) -> None:
+    if not block.size or block.dtype == np.int16:
         return
     loudest = float(np.max(np.abs(block)))  # NaN if any sample is
     if not np.isfinite(loudest):

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from orchestrator.audio.source import Opened
 from orchestrator.errors import AudioDecodeError
 
-Block = NDArray[np.float32]
-"""``[channels, n]``, any n."""
+Block = NDArray[np.float32] | NDArray[np.int16]
+"""``[channels, n]``, any n; integers have a full scale of 32,768."""
 
 LENGTH_SLACK_S: Final = 0.25
 """How much less than its header promises a recording may hold: encoders pad and trim at both ends."""

@@ -124,7 +124,7 @@ class Loudness:
     def of(cls, samples: Samples) -> Loudness:
         """Measure ``samples`` (float32 ``[n]``, n at least one frame)."""
         frames = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
-        raw = np.einsum("ij,ij->i", frames, frames, dtype=np.float64) / _FRAME
+        raw = np.einsum("ij,ij->i", frames, frames).astype(np.float64) / _FRAME
         sums = np.concatenate([[0.0], np.cumsum(raw)])
         index = np.arange(len(raw))
         left = np.maximum(index - _SMOOTH_FRAMES // 2, 0)

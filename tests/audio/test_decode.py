@@ -142,6 +142,28 @@ def test_a_file_of_16_khz_comes_out_bit_for_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode(tmp_path / "a.wav").samples[0], samples / np.float32(32768))
 
 
+@pytest.mark.parametrize("format", ["WAV", "FLAC", "AIFF"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("channels", ["mix", "separate"])
+def test_sixteen_bits_are_what_libsndfile_makes_of_them(
+    format: str, count: int, channels: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where there is more than room was made for."""
+    rng = np.random.default_rng(count)
+    written = rng.integers(-32_768, 32_768, (170_000, count), dtype=np.int16)
+    written[:2] = [[-32_768] * count, [32_767] * count]
+    file = io.BytesIO()
+    soundfile.write(file, written, 16_000, format=format, subtype="PCM_16")
+    floats = soundfile.read(io.BytesIO(file.getvalue()), dtype="float32", always_2d=True)[0].T
+    wanted = floats.mean(axis=0, keepdims=True) if channels == "mix" else floats
+    for room in (64_000_000, 0, 1000):
+        monkeypatch.setattr("orchestrator.audio.decode._ROOM", room)
+        samples = decode(file.getvalue(), channels=channels).samples
+        assert samples.flags.c_contiguous
+        assert samples.dtype == np.float32
+        assert np.array_equal(samples, wanted)
+
+
 def test_tags_that_are_no_utf8_do_no_harm() -> None:
     plain = encoded("wav-16")
     title = b"INFOINAM\x06\0\0\0B\xfccher"
