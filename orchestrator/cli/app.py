@@ -31,6 +31,7 @@ VERBS: Final = (
     "status",
     "gateway",
     "transcribe",
+    "stream",
     "doctor",
     "engines",
     "bench",

@@ -53,6 +53,13 @@ def _segment(heard: Heard) -> Segment:
     )
 
 
+def by_speaker(segment: Segment) -> tuple[Segment, ...]:
+    """An utterance as one segment, or as several where several spoke; none where it has no words."""
+    if len({word.speaker for word in segment.words}) > 1:
+        return stitch.segments(segment.words)
+    return (segment,) if segment.words else ()
+
+
 class Finals:
     """Gathers what is final, with the speakers as they are known by now."""
 
@@ -72,13 +79,10 @@ class Finals:
         language: str | None = None,
         engine: str | None = None,
     ) -> Transcript:
-        """Everything final so far; an utterance of several speakers becomes several segments."""
+        """Everything final so far, by utterance; see `by_speaker`."""
         segments: list[Segment] = []
         for _, segment in sorted(self._segments.items()):
-            if len({word.speaker for word in segment.words}) > 1:
-                segments += stitch.segments(segment.words)
-            elif segment.words:
-                segments.append(segment)
+            segments += by_speaker(segment)
         end = max((segment.end for segment in segments), default=0.0)
         return Transcript(
             source=source,

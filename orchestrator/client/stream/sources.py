@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Final, Protocol, runtime_checkable
 
 import anyio
@@ -112,10 +116,42 @@ _END: Final = object()
 
 
 async def _in_thread(pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
-    """A plain iterator, which may block, asked from a thread."""
-    own = anyio.CapacityLimiter(1)  # streams that wait for audio must not use up the threads of others
-    while True:
-        piece: Any = await anyio.to_thread.run_sync(next, pieces, _END, abandon_on_cancel=True, limiter=own)
-        if piece is _END:
-            return
-        yield piece
+    """A plain iterator, asked from a thread of its own.
+
+    It may block for ever (a pipe that nobody writes to), and neither the stream nor the program may wait for
+    it then: so a daemon thread, and not one of a pool.
+    """
+    loop = asyncio.get_running_loop()
+    asked: SimpleQueue[asyncio.Future[Any] | None] = SimpleQueue()
+
+    def work() -> None:
+        while (answer := asked.get()) is not None:
+            error: Exception | None = None
+            piece: Any = _END
+            try:
+                piece = next(pieces, _END)
+            except Exception as raised:  # noqa: BLE001 (it is raised again where the piece is waited for)
+                error = raised
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(_settle, answer, piece, error)
+
+    Thread(target=work, name="stream-source", daemon=True).start()
+    try:
+        while True:
+            answer: asyncio.Future[Any] = loop.create_future()
+            asked.put(answer)
+            piece = await answer
+            if piece is _END:
+                return
+            yield piece
+    finally:
+        asked.put(None)
+
+
+def _settle(answer: asyncio.Future[Any], piece: object, error: Exception | None) -> None:
+    if answer.cancelled():
+        return
+    if error is None:
+        answer.set_result(piece)
+    else:
+        answer.set_exception(error)
