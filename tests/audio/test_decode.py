@@ -157,7 +157,7 @@ def test_sixteen_bits_are_what_libsndfile_makes_of_them(
     floats = soundfile.read(io.BytesIO(file.getvalue()), dtype="float32", always_2d=True)[0].T
     wanted = floats.mean(axis=0, keepdims=True) if channels == "mix" else floats
     for room in (64_000_000, 0, 1000):
-        monkeypatch.setattr("orchestrator.audio.decode._ROOM", room)
+        monkeypatch.setattr(sys.modules["orchestrator.audio.decode"], "_ROOM", room)
         samples = decode(file.getvalue(), channels=channels).samples
         assert samples.flags.c_contiguous
         assert samples.dtype == np.float32
