@@ -169,7 +169,7 @@ def test_waits_do_not_add_up_and_what_waits_is_asked_about_together() -> None:
         diarizer.gate.set()
         found = dict(await speakers.finish())
         assert [names(found[number]) for number in range(6)] == [["SPEAKER_00"], ["SPEAKER_01"]] * 3
-        assert len(diarizer.asked) == 2
+        assert diarizer.asked == [(5800, "local")]
 
     live(job, SpeakerOptions(wait_s=SLOW_S))
 
@@ -217,9 +217,8 @@ def test_words_go_on_without_speakers_while_the_diarizer_is_away_and_it_is_said_
 
     with caplog.at_level(logging.WARNING):
         live(job)
-    assert [record.getMessage() for record in caplog.records] == [
-        "words go on without speakers: nobody answers"
-    ]
+    (told,) = caplog.records
+    assert told.getMessage().startswith("words go on without speakers: nobody answers")
 
 
 def test_a_diarizer_that_is_far_behind_leaves_out_the_oldest() -> None:
@@ -230,7 +229,7 @@ def test_a_diarizer_that_is_far_behind_leaves_out_the_oldest() -> None:
             await say(speakers, number, number * 30_000, (0, 2000))
         diarizer.gate.set()
         found = dict(await speakers.finish())
-        assert sorted(found) == [0, 3, 4]  # 0 was on its way, 1 and 2 are over a minute old
+        assert sorted(found) == [0, 2, 3, 4]  # 0 was on its way, 1 is over a minute old
 
     live(job, SpeakerOptions(wait_s=0.01))
 
@@ -289,8 +288,8 @@ def test_relabelling_corrects_everything_and_keeps_the_names() -> None:
         found = dict(await speakers.finish())
         # The fake numbers by level: without keeping names, 0 would not be SPEAKER_00.
         assert {number: names(segment) for number, segment in found.items()} == {
-            1: ["SPEAKER_02"],
-            2: ["SPEAKER_01", "SPEAKER_00"],
+            1: ["SPEAKER_01"],
+            2: ["SPEAKER_02", "SPEAKER_00"],
         }
         assert diarizer.asked[-1] == (19_000, "recording")
 
