@@ -22,8 +22,10 @@ SEARCH_MOST: Final = 1024
 """Streams that the server takes where a search is not told how far it may go."""
 ABORT_MOST: Final = 256
 """Streams that it takes where clients vanish."""
+IDLE_S: Final = 10.0
+"""How soon streams without their end are forgotten: those that failed must be gone before the next run."""
 ABORT_IDLE_S: Final = 2.0
-"""How soon streams without their end are forgotten while clients vanish; else it would take hours."""
+"""The same where clients vanish on purpose; else it would take hours."""
 _CORES_PER_PROCESS: Final = 4
 _FULL_SCALE: Final = 32_767
 
@@ -132,7 +134,7 @@ def streaming_settings(given: StreamingSettings, asked: Asked) -> StreamingSetti
             "preset": asked.preset or given.preset,
             "instances": instances,
             "max_streams": most,
-            "idle_timeout_s": ABORT_IDLE_S if asked.abort is not None else given.idle_timeout_s,
+            "idle_timeout_s": ABORT_IDLE_S if asked.abort is not None else IDLE_S,
         }
     )
 

@@ -97,6 +97,13 @@ def test_a_steady_delay_does_not_grow():
     assert not growing(times, CHUNK_MS, 0, 20)
 
 
+def test_a_few_slow_answers_are_no_growth():
+    due = np.arange(0.56, 8, 0.56)
+    slow = np.where((due > 2) & (due < 2.5), 300, 40) + np.where(due > 6, 100, 0)
+    times = ChunkTimes(due, due, due + slow / 1000)
+    assert not growing(times, 560, 0, 8)
+
+
 def test_streams_that_stay_behind_spoil_a_run():
     found = run(lambda at: 40.0, late_ms=230.0)
     assert not found.growing
