@@ -39,7 +39,7 @@ class EndpointingOptions(BaseModel):
     speech_from: Literal["tokens", "vad"] = "tokens"
     """What counts as speech: frames inside a token's span, or a voice activity detector's opinion."""
     vad_onset: float = Field(default=0.5, ge=0, le=1)
-    """With ``vad``: after silence, a frame is speech from this probability on."""
+    """With ``vad``: after silence, a frame is speech from this probability on (Silero's own default)."""
     vad_offset: float = Field(default=0.35, ge=0, le=1)
     """With ``vad``: after speech, a frame is silence below this probability."""
     max_utterance_s: float = Field(default=30.0, ge=1, le=120)
