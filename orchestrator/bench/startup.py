@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from orchestrator.bench.report import Report, Row, versions
 from orchestrator.bench.startup_probe import MARK, Task
+from orchestrator.coldstart.cuda_cache import cuda_environment
 from orchestrator.errors import ModelLoadError
 from orchestrator.progress import ProgressReporter, SilentProgress
 
@@ -30,6 +32,7 @@ def run(
     device: str = "cpu",
     repeats: int = REPEATS,
     seconds: float = RECORDING_S,
+    cache: Path | None = None,
     progress: ProgressReporter | None = None,
 ) -> Report:
     """Measure.
@@ -39,15 +42,17 @@ def run(
         device: a torch device.
         repeats: fresh processes, one after another; the first may find cold disk caches.
         seconds: length of the recording.
+        cache: where a server keeps what GPUs compile; None: wherever they do by themselves.
         progress: where to say how far it is.
 
     Raises:
         ModelLoadError: the engine did not start.
     """
+    environment = {**os.environ, **({} if cache is None else cuda_environment(cache))}
     task = (progress or SilentProgress()).task("start-up", total=repeats)
     runs = []
     for done in range(repeats):
-        runs.append(_one(folder, device, seconds))
+        runs.append(_one(folder, device, seconds, environment))
         task.update(completed=done + 1)
     task.finish()
     return Report(
@@ -75,7 +80,7 @@ def _rows(runs: Sequence[Mapping[str, float]]) -> list[Row]:
     ]
 
 
-def _one(folder: Path, device: str, seconds: float) -> dict[str, float]:
+def _one(folder: Path, device: str, seconds: float, environment: Mapping[str, str]) -> dict[str, float]:
     """The stages of one fresh process, in seconds."""
     task = Task(started=time.monotonic(), folder=str(folder.absolute()), device=device, seconds=seconds)
     try:
@@ -83,6 +88,7 @@ def _one(folder: Path, device: str, seconds: float) -> dict[str, float]:
             [sys.executable, "-c", _PROBE, json.dumps(task)],
             capture_output=True,
             text=True,
+            env=dict(environment),
             timeout=_TIMEOUT_S,
             check=False,
         )

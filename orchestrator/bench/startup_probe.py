@@ -42,8 +42,10 @@ def _stages(begun: float, task: Task) -> dict[str, float]:
         now = time.monotonic()
         stages[stage], latest = now - latest, now
 
-    from orchestrator.engines import EngineSource
+    from orchestrator.engines import EngineSource, early
 
+    source = EngineSource(Path(task["folder"]), task["device"], options={"warm_up": False})
+    early.begin(source)  # as `orchestrator.engines.load` does
     done("import orchestrator")
     import torch
 
@@ -59,7 +61,6 @@ def _stages(begun: float, task: Task) -> dict[str, float]:
 
     done("import engine")
     noise = np.random.default_rng(0).normal(0.0, 0.1, int(task["seconds"] * 16_000)).astype(np.float32)
-    source = EngineSource(Path(task["folder"]), task["device"], options={"warm_up": False})
     recognizer = ParakeetRecognizer(source)
     if on_gpu:
         torch.cuda.synchronize()

@@ -286,7 +286,10 @@ def startup(
             write(folder, shape=synthetic, device=device, precision=precision)
         elif folder is None:
             folder = _release(settings_of(ctx), "current").model_repository / version_folder("parakeet")
-        report = bench.run(folder, device=device, repeats=repeats, seconds=seconds, progress=progress)
+        cache = settings_of(ctx).paths.home / "cache" / "gpu"
+        report = bench.run(
+            folder, device=device, repeats=repeats, seconds=seconds, cache=cache, progress=progress
+        )
     _show(report, as_json=as_json)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
+from orchestrator.engines import early
 from orchestrator.engines.base import EngineSource, Recognizer
 from orchestrator.engines.streaming import StreamingRecognizer
 from orchestrator.errors import ConfigurationError, MissingDependencyError
@@ -190,16 +191,16 @@ def load(name: str, source: EngineSource) -> Recognizer:
         MissingDependencyError: the engine's libraries are not installed or cannot be imported.
         ModelLoadError: the files in ``source`` are missing, corrupt or of another kind.
     """
-    return cast("Callable[[EngineSource], Recognizer]", _loader(_find(name, _SPECS)))(source)
+    return cast("Callable[[EngineSource], Recognizer]", _loader(_find(name, _SPECS), source))(source)
 
 
 def load_streaming(name: str, source: EngineSource) -> StreamingRecognizer:
     """Load streaming engine ``name`` from ``source``; raises as `load` does."""
     wanted = _find(name, _STREAMING_SPECS)
-    return cast("Callable[[EngineSource], StreamingRecognizer]", _loader(wanted))(source)
+    return cast("Callable[[EngineSource], StreamingRecognizer]", _loader(wanted, source))(source)
 
 
-def _loader(wanted: EngineSpec) -> Callable[[EngineSource], object]:
+def _loader(wanted: EngineSpec, source: EngineSource) -> Callable[[EngineSource], object]:
     """The ``load`` of an engine's module."""
     state = availability(wanted.name)
     if not state.ready:
@@ -208,6 +209,8 @@ def _loader(wanted: EngineSpec) -> Callable[[EngineSource], object]:
             fix=f"run: {wanted.install_command}",
             model=wanted.name,
         )
+    if any(package.module == "torch" for package in wanted.packages):
+        early.begin(source)
     try:
         module = importlib.import_module(wanted.module)
     except (ImportError, OSError) as error:  # OSError: a library that a compiled module links to
