@@ -20,7 +20,7 @@ _DRIVER: Final = "libcuda.so.1"
 
 
 def begin(source: EngineSource) -> threading.Thread:
-    """Read ``source``'s files ahead and, for a CUDA device, make its context; returns the thread that does."""
+    """Read ``source``'s files ahead and, on CUDA, make the device's context; returns the thread that does."""
     thread = threading.Thread(target=_run, args=(source,), name="engine-head-start", daemon=True)
     thread.start()
     return thread
