@@ -19,6 +19,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from orchestrator import errors, resources
 from orchestrator.backend.faults import decode
+from orchestrator.client.codec import to_pcm16
 from orchestrator.contract import DIARIZER, RECOGNIZER, SAMPLE_RATE_HZ, TensorSpec
 from orchestrator.progress import SilentProgress
 from orchestrator.repository.builder import Builder, BuildResult
@@ -79,7 +80,8 @@ def speech() -> np.ndarray[Any, Any]:
 
 
 def inputs(samples: np.ndarray[Any, Any], options: str | None = None) -> list[Any]:
-    audio = grpc.InferInput("AUDIO", list(samples.shape), np_to_triton_dtype(samples.dtype))
+    name = "PCM16" if samples.dtype == np.int16 else "AUDIO"
+    audio = grpc.InferInput(name, list(samples.shape), np_to_triton_dtype(samples.dtype))
     audio.set_data_from_numpy(samples)
     tensors = [audio]
     if options is not None:
@@ -166,6 +168,37 @@ def test_requests_at_once_are_batched_and_each_gets_its_own_words(
     after = served.client.get_inference_statistics("moonshine").model_stats[0]
     calls = after.execution_count - before.execution_count
     assert calls < 7, "nothing was batched"
+
+
+def test_sixteen_bits_and_floats_give_the_same_words_alone_and_at_once(
+    served: Served, speech: np.ndarray[Any, Any]
+) -> None:
+    """Triton batches only requests that carry the same tensors; mixed ones must be served all the same."""
+    pieces = [speech[start * SAMPLE_RATE_HZ : (start + 6) * SAMPLE_RATE_HZ] for start in (6, 12, 18)]
+    integers = [to_pcm16(piece) for piece in pieces]
+    alone = [words(infer(served, "moonshine", piece)) for piece in pieces]
+    assert all(alone)
+    assert [words(infer(served, "moonshine", piece)) for piece in integers] == alone
+    before = served.client.get_inference_statistics("moonshine").model_stats[0]
+    waiting = [_start(served, samples) for samples in [*integers, *integers, *pieces]]
+    waiting += [_start(served, samples) for pair in zip(integers, pieces, strict=True) for samples in pair]
+    answers = [words(wait()) for wait in waiting]
+    assert answers[:9] == alone * 3
+    assert answers[9::2] == answers[10::2] == alone
+    after = served.client.get_inference_statistics("moonshine").model_stats[0]
+    assert after.execution_count - before.execution_count < len(waiting), "nothing was batched"
+
+
+@pytest.mark.parametrize("names", [(), ("AUDIO", "PCM16")])
+def test_a_recogniser_wants_exactly_one_kind_of_audio(served: Served, names: tuple[str, ...]) -> None:
+    kinds = {"AUDIO": np.float32, "PCM16": np.int16}
+    tensors = [tensor for name in names for tensor in inputs(np.zeros((1, 100), kinds[name]))]
+    text = grpc.InferInput("OPTIONS", [1, 1], "BYTES")
+    text.set_data_from_numpy(np.array([[b"{}"]], dtype=np.object_))
+    error = refused(served, "moonshine", [*tensors, text])
+    assert type(error) is errors.InvalidRequestError
+    assert "AUDIO" in error.message
+    assert "PCM16" in error.message
 
 
 def _start(served: Served, samples: np.ndarray[Any, Any]) -> Callable[[], Any]:
