@@ -330,11 +330,14 @@ class AsyncSpeechClient:
                 raise
             return None
         client = self._settings.client
+        online = OnlineOptions(horizon_s=client.speaker_horizon_s)
+        if request.max_speakers is not None:
+            online = online.model_copy(update={"max_speakers": request.max_speakers})
         options = SpeakerOptions(
             wait_s=client.speaker_wait_s,
             relabel=request.relabel,
             relabel_max_s=client.relabel_max_s,
-            online=OnlineOptions(horizon_s=client.speaker_horizon_s),
+            online=online,
         )
         return LiveSpeakers(partial(self._transport.diarize, diarizer.card.name), options)
 

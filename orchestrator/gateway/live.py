@@ -31,6 +31,7 @@ class LiveJob:
         language: BCP-47 tag; None takes the model's first.
         partials: whether partial results are wanted.
         speakers: whether to name speakers.
+        max_speakers: the most there may be, where that is known.
         endpointing: when an utterance begins and ends.
     """
 
@@ -38,6 +39,7 @@ class LiveJob:
     language: str | None = None
     partials: bool = True
     speakers: bool = False
+    max_speakers: int | None = None
     endpointing: EndpointingOptions = field(default_factory=EndpointingOptions)
 
 
@@ -53,6 +55,7 @@ class TritonLive:
             partials=job.partials,
             caught_up=True,
             diarize=job.speakers,
+            max_speakers=job.max_speakers,
             endpointing=job.endpointing,
         )
         self._pieces: asyncio.Queue[tuple[Samples, bool] | None] = asyncio.Queue()
@@ -61,6 +64,11 @@ class TritonLive:
         self._waiting: list[StreamEvent] = []
         self._news = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def language(self) -> str | None:
+        """See `Live.language`."""
+        return self._stream.language
 
     async def hear(self, samples: Samples, *, end_utterance: bool = False) -> Sequence[StreamEvent]:
         """See `Live.hear`."""

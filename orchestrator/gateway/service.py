@@ -46,6 +46,10 @@ class Job:
 class Live(Protocol):
     """One live stream; its methods are called one after the other."""
 
+    @property
+    def language(self) -> str | None:
+        """What is spoken, a BCP-47 tag; None until it is known."""
+
     async def hear(self, samples: Samples, *, end_utterance: bool = False) -> Sequence[StreamEvent]:
         """Take the next audio, and say what is new once it has been recognised.
 

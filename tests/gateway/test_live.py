@@ -57,7 +57,10 @@ def test_each_piece_is_answered_with_what_it_changed(server: FakeStreams) -> Non
     async def scene(live: Any) -> list[Sequence[StreamEvent]]:
         audio = floats([(7, 240, 0), (8, 240, 0)])
         pieces = [audio[begin : begin + CHUNK] for begin in range(0, len(audio), CHUNK)]
-        return [await live.hear(piece) for piece in pieces] + [await live.finish(audio[:0])]
+        assert live.language is None
+        first = await live.hear(pieces[0])
+        assert live.language == "en"
+        return [first, *[await live.hear(piece) for piece in pieces[1:]], await live.finish(audio[:0])]
 
     *heard, last = run(server, scene)
     assert [texts(events, Partial) for events in heard[:5]] == [[], ["w7"], ["w7"], ["w7"], ["w7 w8"]]

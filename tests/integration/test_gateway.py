@@ -6,17 +6,13 @@ import asyncio
 import hashlib
 import importlib.util
 import json
-import os
 import random
 import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,77 +24,9 @@ import soundfile
 import srt
 import webvtt
 
+from tests.integration.gateway_process import Running, running
+
 pytestmark = pytest.mark.integration
-
-SCRATCH = "spark-speech-gateway-"
-NOWHERE = "127.0.0.1:9"
-"""No Triton: for what must be answered without one."""
-
-
-@dataclass
-class Running:
-    """A gateway process."""
-
-    process: subprocess.Popen[str]
-    url: str
-    folder: Path
-    log: Path
-    environment: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def port(self) -> int:
-        return int(self.url.rpartition(":")[2])
-
-    @property
-    def scratch(self) -> list[Path]:
-        """Its folder of uploads."""
-        return list(self.folder.glob(f"{SCRATCH}*"))
-
-    @property
-    def uploads(self) -> list[Path]:
-        return [upload for folder in self.scratch for upload in folder.iterdir()]
-
-    def stop(self, timeout_s: float = 20) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout_s)
-
-
-@contextmanager
-def running(folder: Path, upstream: str = NOWHERE, **settings: Any) -> Iterator[Running]:
-    """Start ``spark-speech gateway`` and wait for its line; kill what is left of it."""
-    from orchestrator.runtime.ports import free_ports
-
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {"http_port": free_ports(1)[0], "drain_timeout_s": 5} | settings
-    overrides = [f"--set=gateway.{key}={value}" for key, value in settings.items()]
-    command = [sys.executable, "-m", "orchestrator.cli", *overrides, "gateway", "--url", upstream, "--json"]
-    log = folder / "gateway.log"
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            cwd=folder,
-            env=os.environ | {"TMPDIR": str(folder)},
-        )
-    try:
-        assert process.stdout is not None
-        told = process.stdout.read(1) and json.loads("{" + _rest_of_object(process.stdout))
-        assert told["upstream"] == upstream
-        yield Running(process, told["url"], folder, log)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _rest_of_object(lines: Any) -> str:
-    text = ""
-    for line in lines:
-        text += line
-        if line.startswith("}"):
-            break
-    return text
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,11 @@ class LiveStream:
     ) -> None:
         await self.aclose()
 
+    @property
+    def language(self) -> str | None:
+        """What is spoken, a BCP-47 tag; None until the server has said it."""
+        return self._session.language
+
     def stop(self) -> None:
         """Take no more audio. What was said so far still becomes final: go on reading until `Completed`."""
         self._session.stop()

@@ -33,6 +33,8 @@ class StreamArgs(TypedDict, total=False):
     """When an utterance begins and ends: `EndpointingOptions`, or some of its fields."""
     diarize: bool | None
     """Name the speakers. None: if the server has a diarizer."""
+    max_speakers: int | None
+    """The most there may be: with as many known, a voice takes the nearest of them."""
     relabel: bool
     """Find the speakers once more in the whole, when the stream is over; its audio is kept until then."""
     sample_rate: int | None
@@ -57,6 +59,7 @@ class StreamRequest(BaseModel):
     caught_up: bool = False
     endpointing: EndpointingOptions = EndpointingOptions()
     diarize: bool | None = None
+    max_speakers: int | None = Field(default=None, ge=1)
     relabel: bool = False
     sample_rate: int | None = Field(default=None, ge=RATES_HZ[0], le=RATES_HZ[1])
     pace: Pace = "realtime"

@@ -112,6 +112,11 @@ class Session:
         if self._working is not None:
             await end(self._working)
 
+    @property
+    def language(self) -> str | None:
+        """What is spoken, a BCP-47 tag; None until the server has said it."""
+        return self._language
+
     def stop(self) -> None:
         """Take no more audio; what was said so far still becomes final, and the stream ends by itself."""
         self._stopped = True

@@ -79,6 +79,7 @@ class Conversation:
             language=ask.language,
             partials=first.streaming_config.interim_results,
             speakers=ask.max_speakers is not None,
+            max_speakers=ask.max_speakers,
             endpointing=ask.endpointing,
         )
         live = self._service.stream(job)
@@ -141,7 +142,6 @@ class _Listener:
         self._live = live
         self._intake = Intake(ask.audio)
         self._results = Results(ask)
-        self._language = ask.language
         self._samples = 0
 
     @property
@@ -184,7 +184,7 @@ class _Listener:
         return samples
 
     def _written(self, events: Sequence[StreamEvent]) -> Sequence[Any]:
-        return self._results.live(events, self._language, self.received_s)
+        return self._results.live(events, self._live.language, self.received_s)
 
 
 def runtime_options(options: Mapping[str, str]) -> bool:

@@ -61,6 +61,10 @@ class FakeLive:
         self.utterance = 0
         self.closed = False
 
+    @property
+    def language(self) -> str | None:
+        return self.service.language
+
     async def hear(self, samples: Any, *, end_utterance: bool = False) -> Sequence[StreamEvent]:
         await self.service.pause()
         assert samples.dtype == np.float32

@@ -294,11 +294,20 @@ def test_words_are_in_finals_only(asr: Any) -> None:
     assert [w.start_time for w in results[0].alternatives[0].words] == [0, 100, 200, 300, 400]
 
 
-def test_speakers_of_a_stream(asr: Any) -> None:
+def test_spoken_numbers_of_a_stream(asr: Any) -> None:
+    written = streaming(verbatim_transcripts=False)
+    responses = list(asr.streaming_response_generator([wav(0.5)], written))
+    (final,) = [result for response in responses for result in response.results if result.is_final]
+    assert final.alternatives[0].transcript == "1 2 3 4 5 "
+    assert list(final.alternatives[0].language_code) == ["en"]
+
+
+def test_speakers_of_a_stream(asr: Any, riva: Any) -> None:
     wanted = pb.SpeakerDiarizationConfig(enable_speaker_diarization=True)
     responses = list(asr.streaming_response_generator([wav(1.0)], streaming(diarization_config=wanted)))
     finals = [result for response in responses for result in response.results if result.is_final]
     assert [{w.speaker_tag for w in final.alternatives[0].words} for final in finals] == [{1}, {2}]
+    assert riva.service.lives[0].job.max_speakers == 8
 
 
 def test_endpointing_reaches_the_stream(asr: Any, riva: Any) -> None:

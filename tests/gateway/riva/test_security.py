@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,11 @@ def test_no_call_but_health_without_a_key(serve: Any) -> None:
         assert check.status == health_pb2.HealthCheckResponse.SERVING
         reflection = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
         fails(lambda: list(reflection(iter([b""]))), DENIED)
-        text = riva.metrics.text().decode()
-        assert 'route="unauthenticated",status="UNAUTHENTICATED"} 3.0' in text
+        counted = b'route="unauthenticated",status="UNAUTHENTICATED"} 3.0'
+        deadline = time.monotonic() + 10
+        while counted not in riva.metrics.text():  # noted after the answer has gone out
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
 
 
 def test_a_key_is_told_to_nobody(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
