@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
     )
     for verb in (accuracy, overhead, throughput, diarization, stitching, streams, startup, demo):
         group.command(verb.__name__)(verb)
+    group.command("streaming-accuracy")(streaming_accuracy)
     app.add_typer(group, name="bench")
 
 
@@ -290,6 +291,33 @@ def startup(
         report = bench.run(
             folder, device=device, repeats=repeats, seconds=seconds, cache=cache, progress=progress
         )
+    _show(report, as_json=as_json)
+
+
+def streaming_accuracy(
+    recordings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="A folder with a manifest.json of recordings; by default a dialogue and made sentences.",
+            show_default=False,
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="The weights: a folder; by default the embedded ones.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Sentences of each made set.", min=2)] = 40,
+    device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
+    as_json: JsonFlag = False,
+) -> None:
+    """What live streams cost in words, and how long words take, by preset; in this process."""
+    from orchestrator.bench import streaming_accuracy as bench
+    from orchestrator.bench.recordings import from_folder
+    from orchestrator.progress import RichProgress
+
+    chosen = None if recordings is None else from_folder(recordings)
+    with RichProgress() as progress:
+        report = bench.run(folder, chosen, count=count, device=device, progress=progress)
     _show(report, as_json=as_json)
 
 
