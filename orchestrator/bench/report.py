@@ -64,7 +64,8 @@ class Report:
     def _across(self) -> Table:
         """A column for each row: for rows with more figures than go side by side."""
         first, *others = self.rows[0]
-        table = Table(first, title=self.title, title_justify="left")
+        table = Table(title=self.title, title_justify="left")
+        table.add_column(first, no_wrap=True, min_width=max(map(len, self.rows[0])))
         for row in self.rows:
             table.add_column(shown(row[first]), justify="right", overflow="fold")
         for name in others:
@@ -73,10 +74,13 @@ class Report:
 
 
 def shown(cell: Cell) -> str:
-    """A cell as people read it: floats to three decimals, nothing for None."""
+    """A cell as people read it: floats to about four digits, nothing for None."""
     if cell is None:
         return ""
-    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    if not isinstance(cell, float):
+        return str(cell)
+    decimals = 3 if abs(cell) < 10 else 1 if abs(cell) < 1000 else 0
+    return f"{cell:.{decimals}f}"
 
 
 def machine() -> str:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
-from orchestrator.bench.report import MOST_COLUMNS, Report
+from orchestrator.bench.report import MOST_COLUMNS, Report, shown
 
 
 def printed(rows) -> list[list[str]]:
@@ -26,6 +27,22 @@ def test_many_figures_go_one_below_the_other():
     names = [f"k{number}" for number in range(MOST_COLUMNS + 1)]
     table = printed([dict.fromkeys(names, 1), dict.fromkeys(names, "two")])
     assert table == [[name, "1", "two"] for name in names]
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (None, ""),
+        (0.12345, "0.123"),
+        (-9.5, "-9.500"),
+        (65.7, "65.7"),
+        (3386.2, "3386"),
+        (7, "7"),
+        ("x", "x"),
+    ],
+)
+def test_floats_have_about_four_digits(cell, text):
+    assert shown(cell) == text
 
 
 def test_no_rows_are_no_failure():

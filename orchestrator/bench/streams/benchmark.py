@@ -107,9 +107,11 @@ def _notes(
         if best == target.max_streams
         else "."
     )
+    faults = {number: done[number].figures.fault for number in sorted(done)}
     said = {text for run in done.values() for text in run.messages.values() if text}
     return (
         reached,
+        *(f"{number} streams: {fault}." for number, fault in faults.items() if fault is not None),
         f"A run counts with no errors, p95 <= {limit_ms:g} ms in its second half, and no growing lag; "
         f"{seconds:g} s with all streams, {processes} client processes on the same machine.",
         "p50 ... max: from sending a chunk to its answer; lag: from the chunk's last sample; late: how late "

@@ -72,7 +72,7 @@ class Run:
             "server_cores": round(usage.server_cpu_s / wall_s, 2),
             "model_cores": round(usage.models_cpu_s / wall_s, 2),
             "resident_mib": round(usage.resident_mib),
-            "counts": found.fault or "yes",
+            "counts": "no" if found.fault else "yes",
         }
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any, Final
 
 import psutil
@@ -42,34 +42,41 @@ class Usage:
         return sum(self.gpu_shares) / len(self.gpu_shares) if self.gpu_shares else None
 
 
-class Gpu:
-    """The first GPU that this process may use, through NVIDIA's management library."""
+class _Utilization(ctypes.Structure):
+    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
 
-    def __init__(self, library: Any, handle: Any) -> None:
+
+class _Memory(ctypes.Structure):
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+class Gpu:
+    """The first GPU of this machine, through NVIDIA's management library (NVML), which the driver brings."""
+
+    def __init__(self, library: Any, handle: ctypes.c_void_p) -> None:
         self._library = library
         self._handle = handle
 
     @classmethod
     def find(cls) -> Gpu | None:
-        """The GPU; None where there is none, or ``pynvml`` is not installed."""
+        """The GPU; None where there is none."""
         try:
-            library = import_module("pynvml")
-        except ImportError:
+            library = ctypes.CDLL("libnvidia-ml.so.1")
+        except OSError:
             return None
-        try:
-            library.nvmlInit()
-            return cls(library, library.nvmlDeviceGetHandleByIndex(0))
-        except library.NVMLError:
+        handle = ctypes.c_void_p()
+        if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(handle)):
             return None
+        return cls(library, handle)
 
     def sample(self) -> tuple[float, float] | None:
         """Share of the last moments in which a kernel ran, and MiB in use; None where it does not say."""
-        try:
-            busy = self._library.nvmlDeviceGetUtilizationRates(self._handle).gpu
-            used = self._library.nvmlDeviceGetMemoryInfo(self._handle).used
-        except self._library.NVMLError:
+        busy, memory = _Utilization(), _Memory()
+        if self._library.nvmlDeviceGetUtilizationRates(
+            self._handle, ctypes.byref(busy)
+        ) or self._library.nvmlDeviceGetMemoryInfo(self._handle, ctypes.byref(memory)):
             return None
-        return busy / 100, used / MEBIBYTE
+        return busy.gpu / 100, memory.used / MEBIBYTE
 
 
 @contextmanager

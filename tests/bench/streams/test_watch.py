@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -52,27 +51,32 @@ def test_a_process_that_is_gone_uses_nothing(family):
     assert usage.server_cpu_s == 0
 
 
-class NvmlError(Exception):
-    """As the library's own."""
+class Nvml:
+    """The management library with one GPU."""
 
+    def __init__(self, **fails: int) -> None:
+        self.fails = fails
 
-def library(**changes):
-    values = {
-        "NVMLError": NvmlError,
-        "nvmlInit": lambda: None,
-        "nvmlDeviceGetHandleByIndex": lambda index: "gpu",
-        "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=75),
-        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(used=3 * 2**30),
-    }
-    return SimpleNamespace(**(values | changes))
+    def nvmlInit_v2(self):  # noqa: N802
+        return self.fails.get("init", 0)
 
+    def nvmlDeviceGetHandleByIndex_v2(self, index, handle):  # noqa: N802
+        handle._obj.value = 77
+        return self.fails.get("handle", 0)
 
-def fails(*_):
-    raise NvmlError
+    def nvmlDeviceGetUtilizationRates(self, handle, rates):  # noqa: N802
+        assert handle.value == 77
+        rates._obj.gpu = 75
+        return self.fails.get("rates", 0)
+
+    def nvmlDeviceGetMemoryInfo(self, handle, memory):  # noqa: N802
+        assert handle.value == 77
+        memory._obj.used = 3 * 2**30
+        return self.fails.get("memory", 0)
 
 
 def test_the_gpu_is_sampled(monkeypatch, family):
-    monkeypatch.setattr(watch, "import_module", lambda name: library())
+    monkeypatch.setattr(watch.ctypes, "CDLL", lambda name: Nvml())
     gpu = Gpu.find()
     assert gpu is not None
     assert gpu.sample() == (0.75, 3072)
@@ -84,13 +88,15 @@ def test_the_gpu_is_sampled(monkeypatch, family):
 
 def test_no_library_no_driver_and_no_answer_are_no_gpu(monkeypatch):
     def missing(name):
-        raise ImportError(name)
+        raise OSError(name)
 
-    monkeypatch.setattr(watch, "import_module", missing)
+    monkeypatch.setattr(watch.ctypes, "CDLL", missing)
     assert Gpu.find() is None
-    monkeypatch.setattr(watch, "import_module", lambda name: library(nvmlInit=fails))
-    assert Gpu.find() is None
-    monkeypatch.setattr(watch, "import_module", lambda name: library(nvmlDeviceGetMemoryInfo=fails))
-    found = Gpu.find()
-    assert found is not None
-    assert found.sample() is None
+    for step in ("init", "handle"):
+        monkeypatch.setattr(watch.ctypes, "CDLL", lambda name, step=step: Nvml(**{step: 3}))
+        assert Gpu.find() is None
+    for step in ("rates", "memory"):
+        monkeypatch.setattr(watch.ctypes, "CDLL", lambda name, step=step: Nvml(**{step: 3}))
+        found = Gpu.find()
+        assert found is not None
+        assert found.sample() is None
