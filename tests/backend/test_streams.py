@@ -19,6 +19,7 @@ from orchestrator.backend.faults import decode
 from orchestrator.backend.gauges import REPORT_EVERY_S, StreamGauges
 from orchestrator.backend.replies import Replies
 from orchestrator.backend.streams import StreamCounts, Streams
+from orchestrator.backend.warmup import step_sizes, warm_up
 from orchestrator.contract import STREAM_RECOGNIZER
 from orchestrator.engines.base import RecognizedWord
 from orchestrator.engines.streaming import StreamOptions, StreamSegment, StreamUpdate
@@ -349,6 +350,28 @@ def test_closing_forgets_everything() -> None:
 def test_an_engine_with_other_chunks_than_the_clients_are_told_does_not_load() -> None:
     with pytest.raises(ModelLoadError, match="160 ms"):
         Streams(echo.EchoStreaming(chunk_ms=160), CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("most", "sizes"),
+    [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (7, [1, 2, 3, 4, 6, 7]), (8, [1, 2, 3, 4, 6, 8])],
+)
+def test_a_gpu_is_warmed_up_for_each_size_of_a_step(most: int, sizes: list[int]) -> None:
+    assert list(step_sizes(most)) == sizes
+    engine = echo.EchoStreaming(most)
+    warm_up(engine, "cuda:0")
+    assert engine.steps == [most, *sizes, 1]
+    assert engine.streams == {}
+
+
+def test_a_cpu_has_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = echo.EchoStreaming(4)
+    warm_up(engine, "cpu")
+    assert engine.steps == [1, 1, 1]
+    monkeypatch.setattr(engine, "_hear", lambda _chunk: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        warm_up(engine, "cpu")
+    assert engine.streams == {}, "an engine that cannot compute is not left with streams"
 
 
 def test_ten_thousand_streams_that_never_end_leave_nothing() -> None:

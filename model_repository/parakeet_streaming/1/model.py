@@ -7,6 +7,7 @@ from orchestrator.backend.context import ModelContext
 from orchestrator.backend.gauges import StreamGauges
 from orchestrator.backend.replies import Replies
 from orchestrator.backend.streams import Streams
+from orchestrator.backend.warmup import warm_up
 from orchestrator.engines import load_streaming
 
 
@@ -15,7 +16,9 @@ class TritonPythonModel:
 
     def initialize(self, args):
         self.context = ModelContext.from_args(args)
-        self.streams = Streams(load_streaming(self.context.engine, self.context.source), self.context)
+        engine = load_streaming(self.context.engine, self.context.source)
+        self.streams = Streams(engine, self.context)
+        warm_up(engine, self.context.device)
         self.replies = Replies(pb_utils)
         self.gauges = StreamGauges(args["model_instance_name"], pb_utils)
 
