@@ -24,12 +24,10 @@ import functools
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import ClassVar, Final, Literal, cast
+from typing import ClassVar, Final, cast
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.contract import SAMPLE_RATE_HZ
 from orchestrator.engines import nemo_words
@@ -44,18 +42,9 @@ from orchestrator.engines.base import (
     Recognizer,
     Samples,
 )
-from orchestrator.engines.fastconformer import loading
-from orchestrator.engines.fastconformer.model import FastModel
 from orchestrator.engines.nemo_batches import plan_batches, run_splitting
-from orchestrator.errors import (
-    AudioValueError,
-    ConfigurationError,
-    InferenceError,
-    MissingDependencyError,
-    ModelLoadError,
-    UnsupportedLanguageError,
-    UnsupportedModelError,
-)
+from orchestrator.engines.parakeet_runtime import default_padded_s, device_of, model_in, options_of
+from orchestrator.errors import AudioValueError, InferenceError, UnsupportedLanguageError
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -63,35 +52,6 @@ _MAX_WINDOW_S: Final = 300.0
 """Full attention: time and memory grow with the square of the length."""
 _MIN_FEATURE_FRAMES: Final = 2
 """Features are normalised by their own deviation over time, which one frame does not have."""
-_CPU_PADDED_S: Final = 240.0
-_GPU_PADDED_S: Final = 4096.0
-"""More than this in one step gains nothing on any GPU so far."""
-_PADDED_SECOND_BYTES: Final = 8_000_000
-"""What a step of the 0.6B shape needs for a second of padded audio, most of it in the subsampling."""
-
-
-class ParakeetOptions(BaseModel):
-    """What `EngineSource.options` may hold for this engine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    languages: tuple[str, ...] = ()
-    """BCP-47 primary tags of the weights; a checkpoint that names its own comes first, ``("en",)`` last."""
-    runtime: Literal["auto", "native", "nemo"] = "auto"
-    """``auto``: native, and NeMo only for checkpoints that the native runtime cannot compute."""
-    head: Literal["transducer", "ctc"] = "transducer"
-    """Which head of a hybrid decodes."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the native runtime's matrix products; ``auto``: float32 on a CPU, elsewhere what the build chose, or
-    bfloat16 for a ``.nemo`` file. NeMo computes in float32."""
-    cuda_graphs: bool = True
-    """Replay captured graphs where the device is CUDA."""
-    max_batch: int = Field(default=128, ge=1)
-    """The most recordings in one step."""
-    max_padded_s: float | None = Field(default=None, gt=0)
-    """The most audio in one step, in seconds once padded; None: 240 on a CPU, by the memory of a GPU."""
-    warm_up: bool = True
-    """On CUDA: recognise a little noise while loading, so that the first request does not pay for it."""
 
 
 def load(source: EngineSource) -> ParakeetRecognizer:
@@ -118,15 +78,16 @@ class ParakeetRecognizer(Recognizer):
     takes_pcm16: ClassVar[bool] = True
 
     def __init__(self, source: EngineSource) -> None:
-        options = _options(source)
-        device = _device(source.device)
+        options = options_of(source)
+        device = device_of(source.device)
         if source.threads is not None:
             torch.set_num_threads(source.threads)
-        self._model = _model(source.folder, device, options)
+        model = model_in(source.folder, device, options)
+        self._model: AcousticModel | None = model
         self._device = device
         self._max_batch = options.max_batch
-        self._max_padded_s = options.max_padded_s or _default_padded_s(device)
-        languages = self._model.languages or tuple(map(_primary_tag, options.languages)) or ("en",)
+        self._max_padded_s = options.max_padded_s or default_padded_s(device)
+        languages = model.languages or tuple(map(_primary_tag, options.languages)) or ("en",)
         self.info = EngineInfo(
             name="parakeet", languages=languages, times_estimated=False, max_window_s=_MAX_WINDOW_S
         )
@@ -158,10 +119,13 @@ class ParakeetRecognizer(Recognizer):
             AudioValueError: an item is not a one-dimensional array of int16 or of finite floats.
             InferenceError: the model failed, or a single recording does not fit into memory.
         """
+        model = self._model
+        if model is None:
+            raise InferenceError("The model parakeet is closed.", fix="load it again.", model="parakeet")
         language = self._language(options.language if options else None)
         clips = [_checked(samples, item) for item, samples in enumerate(batch)]
         found: dict[int, tuple[RecognizedWord, ...]] = {}
-        heard = [item for item, clip in enumerate(clips) if self._may_hold_words(clip)]
+        heard = [item for item, clip in enumerate(clips) if _may_hold_words(clip, model)]
         groups = plan_batches(
             [clips[item].size for item in heard],
             max_padded=int(self._max_padded_s * SAMPLE_RATE_HZ),
@@ -169,15 +133,15 @@ class ParakeetRecognizer(Recognizer):
         )
         for group in groups:
             items = [heard[index] for index in group]
-            found.update(zip(items, self._run(clips, items), strict=True))
+            found.update(zip(items, self._run(model, clips, items), strict=True))
         return [
             Recognition(words=found.get(item, ()), language=language, times_estimated=False)
             for item in range(len(clips))
         ]
 
     def close(self) -> None:
-        """Free the model; further calls fail."""
-        del self._model
+        """Free the model once running calls have ended; further calls fail."""
+        self._model = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -194,18 +158,15 @@ class ParakeetRecognizer(Recognizer):
             )
         return language
 
-    def _may_hold_words(self, clip: Samples | Pcm16) -> bool:
-        return self._model.feature_frames(clip.size) >= _MIN_FEATURE_FRAMES and _sounds(clip)
-
     def _run(
-        self, clips: Sequence[Samples | Pcm16], items: Sequence[int]
+        self, model: AcousticModel, clips: Sequence[Samples | Pcm16], items: Sequence[int]
     ) -> list[tuple[RecognizedWord, ...]]:
         try:
             return run_splitting(
                 items,
-                functools.partial(self._step, clips),
+                functools.partial(self._step, model, clips),
                 out_of_memory=torch.OutOfMemoryError,
-                release=self._model.release,
+                release=model.release,
             )
         except torch.OutOfMemoryError as error:
             longest_s = max(clips[item].size for item in items) / SAMPLE_RATE_HZ
@@ -221,89 +182,12 @@ class ParakeetRecognizer(Recognizer):
             ) from error
 
     def _step(
-        self, clips: Sequence[Samples | Pcm16], items: Sequence[int]
+        self, model: AcousticModel, clips: Sequence[Samples | Pcm16], items: Sequence[int]
     ) -> list[tuple[RecognizedWord, ...]]:
         """One pass of the model over the recordings ``items``."""
         chosen = [clips[item] for item in items]
-        tokens = self._model.tokens(padded(chosen, device=self._device), [clip.size for clip in chosen])
-        return nemo_words.words(tokens, self._model.vocabulary, self._model.frame_ms)
-
-
-def _model(folder: Path, device: torch.device, options: ParakeetOptions) -> AcousticModel:
-    """What is in the folder, in the runtime that the options ask for; NeMo is imported only for itself."""
-    prefer_ctc = options.head == "ctc"
-    try:
-        if options.runtime != "nemo":
-            try:
-                return FastModel(
-                    folder,
-                    device,
-                    prefer_ctc=prefer_ctc,
-                    precision=options.precision,
-                    cuda_graphs=options.cuda_graphs,
-                )
-            except UnsupportedModelError as error:
-                if options.runtime == "native":
-                    raise
-                _LOG.info("%s: using NeMo", error.message)
-        path = folder / loading.CHECKPOINT_NAME
-        if loading.is_lean(folder) and not path.exists():
-            raise ConfigurationError(
-                f"NeMo cannot run what is in {folder}: the release was built for the native runtime.",
-                fix="set the engine's option runtime to auto, or load the folder of a .nemo file.",
-                model="parakeet",
-            )
-        from orchestrator.engines import nemo_archive
-
-        checkpoint = nemo_archive.read(path)  # before NeMo's import: wrong files are refused at once
-        from orchestrator.engines.nemo_model import NemoModel
-
-        return NemoModel(path, checkpoint, device, prefer_ctc=prefer_ctc, cuda_graphs=options.cuda_graphs)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"The checkpoint in {folder} needs a library that is not installed: {error}",
-            fix="run: pip install 'spark-speech[serve]', or serve a release, which needs only torch.",
-            model="parakeet",
-        ) from error
-
-
-def _default_padded_s(device: torch.device) -> float:
-    """As much audio as a step can hold in a share of the device's memory."""
-    if device.type != "cuda":
-        return _CPU_PADDED_S
-    properties = torch.cuda.get_device_properties(device)
-    # Memory that the GPU shares with the processor is needed by everything else, too.
-    share = properties.total_memory // (8 if properties.is_integrated else 4)
-    return float(min(max(share // _PADDED_SECOND_BYTES, _CPU_PADDED_S), _GPU_PADDED_S))
-
-
-def _options(source: EngineSource) -> ParakeetOptions:
-    try:
-        return ParakeetOptions.model_validate(source.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise ConfigurationError(
-            f"The option {name!r} of the engine parakeet: {first['msg']}.",
-            fix=f"the options are {', '.join(ParakeetOptions.model_fields)}.",
-            model="parakeet",
-        ) from error
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"There is no torch device {name!r}.", fix="use cpu, cuda or cuda:<number>.", model="parakeet"
-        ) from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ModelLoadError(
-            f"The device {name} is not there: torch sees {torch.cuda.device_count()} CUDA devices.",
-            fix="set the device to cpu, or repair the driver.",
-            model="parakeet",
-        )
-    return device
+        tokens = model.tokens(padded(chosen, device=self._device), [clip.size for clip in chosen])
+        return nemo_words.words(tokens, model.vocabulary, model.frame_ms)
 
 
 def _primary_tag(language: str) -> str:
@@ -319,16 +203,18 @@ def _checked(samples: Samples | Pcm16, item: int) -> Samples | Pcm16:
         )
     if clip.dtype == np.int16:
         return cast("Pcm16", clip)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         clip = clip.astype(np.float32, copy=False)
+        energy = np.dot(clip, clip)
     # The sum of squares is finite for all but absurd samples, and far faster to find.
-    if not (np.isfinite(np.dot(clip, clip)) or np.isfinite(clip).all()):
+    if not (np.isfinite(energy) or np.isfinite(clip).all()):
         raise AudioValueError(
             f"Recording {item} of the batch holds NaN or infinite samples.", fix="decode the audio again."
         )
     return cast("Samples", clip)
 
 
-def _sounds(clip: Samples | Pcm16) -> bool:
-    """Whether any sample is not zero; most recordings tell within the first second."""
-    return bool(clip[:SAMPLE_RATE_HZ].any()) or bool(clip.any())
+def _may_hold_words(clip: Samples | Pcm16, model: AcousticModel) -> bool:
+    # Most recordings tell within a second that they are not silent.
+    sounds = bool(clip[:SAMPLE_RATE_HZ].any()) or bool(clip.any())
+    return sounds and model.feature_frames(clip.size) >= _MIN_FEATURE_FRAMES
