@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 import signal
-import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import soundfile
 from riva.client.proto import riva_asr_pb2 as pb
 
 from orchestrator import resources
+from orchestrator.runtime.ports import free_ports
 from tests.gateway.riva.certificates import Authority, Pair
 from tests.integration import riva_scripts as scripts
 from tests.integration.gateway_process import NOWHERE, Running, running
@@ -415,7 +417,7 @@ def test_all_scripts_over_tls(secured: list[str], talk: Talk) -> None:
     assert errors(streamed, words) < 0.3
     assert all("Transcript 0" in text for text in scripts.riva_streaming_asr_client([*secured, *file]))
     heard = said(scripts.transcribe_mic(secured, scripts.microphone(talk.short, 1600)))
-    assert heard == streamed
+    assert heard.split() == streamed.split()
 
 
 def test_strangers_over_tls(secured: list[str], talk: Talk) -> None:
@@ -528,9 +530,10 @@ def test_the_log_holds_no_words(gateway: Running, recognised: str) -> None:
 
 
 def test_a_taken_grpc_port(gateway: Running, tmp_path: Path) -> None:
-    port = int(gateway.riva.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port)):
-        pass
-    with pytest.raises((ValueError, AssertionError, IndexError)), running(tmp_path, grpc_port=port):
-        pass
-    assert "gateway.grpc_port" in (tmp_path / "gateway.log").read_text()
+    port = gateway.riva.rpartition(":")[2]
+    command = [sys.executable, "-m", "orchestrator.cli", f"--set=gateway.grpc_port={port}"]
+    command += [f"--set=gateway.http_port={free_ports(1)[0]}", "gateway", "--json"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert json.loads(ended.stdout)["error"] == "PortInUseError"
+    assert "gateway.grpc_port" in ended.stdout
