@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
 from anyio.streams.memory import MemoryObjectSendStream
 
+from orchestrator.client.stream.codec import Pcm16
 from orchestrator.client.stream.events import Final as FinalEvent
 from orchestrator.client.stream.events import Partial, SpeakerChange, StreamEvent
 from orchestrator.client.stream.labeler import Correction, SpeakerLabeler
 from orchestrator.client.stream.replay import Heard
 from orchestrator.client.stream.results import Captions, Finals
-from orchestrator.engines.base import Samples
 from orchestrator.errors import ServiceError
 
 logger = logging.getLogger(__name__)
-
-_FULL_SCALE: Final = np.float32(32_768)
 
 _CORRECTIONS: Final = "corrections"
 """In the queue of finals: something told before may be known better."""
@@ -38,13 +35,26 @@ class Announcer:
     """
 
     def __init__(
-        self, out: MemoryObjectSendStream[StreamEvent], labeler: SpeakerLabeler | None, *, partials: bool
+        self,
+        out: MemoryObjectSendStream[StreamEvent],
+        labeler: SpeakerLabeler | None,
+        *,
+        partials: bool,
+        audio: Callable[[int, int], Pcm16],
     ) -> None:
-        """Begin; inside a running event loop."""
+        """Begin; inside a running event loop.
+
+        Args:
+            out: where events go.
+            labeler: names the speakers.
+            partials: whether to tell partials.
+            audio: gives audio that is not final between two times, in ms of the stream.
+        """
         self.finals = Finals()
         self._out = out
         self._labeler = labeler
         self._partials = partials
+        self._audio = audio
         self._captions = Captions()
         self._waiting: asyncio.Queue[FinalEvent | str | None] = asyncio.Queue()
         self._labelling = None if labeler is None else asyncio.create_task(self._label(labeler))
@@ -58,8 +68,11 @@ class Announcer:
         """Say what is new in the segments of an answer."""
         for heard in segments:
             event = self._captions.event(heard)
-            if isinstance(event, Partial) and self._partials:
-                await self.tell(event)
+            if isinstance(event, Partial):
+                if self._labeler is not None:
+                    self._labeler.ongoing(event.segment, self._audio)
+                if self._partials:
+                    await self.tell(event)
             elif isinstance(event, FinalEvent):
                 if self._labeler is None or self._labelling is None:
                     await self.tell(event)
@@ -67,8 +80,7 @@ class Announcer:
                     self._labelling.result()  # raises why
                 else:
                     if event.segment.words:
-                        audio: Samples = heard.samples.astype(np.float32) / _FULL_SCALE
-                        self._labeler.submit(event.utterance, event.segment, audio)
+                        self._labeler.submit(event.utterance, event.segment, heard.samples)
                     self._waiting.put_nowait(event)
 
     async def finish(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from orchestrator.engines.base import Samples
+from orchestrator.client.stream.codec import Pcm16
 from orchestrator.transcript.models import Segment
 
 Correction = tuple[int, Segment]
@@ -18,13 +18,21 @@ class SpeakerLabeler(Protocol):
     def watch(self, news: Callable[[], None]) -> None:
         """Have ``news`` called whenever `corrections` may have something while no final is being named."""
 
-    def submit(self, utterance: int, segment: Segment, audio: Samples) -> None:
+    def ongoing(self, segment: Segment, audio: Callable[[int, int], Pcm16]) -> None:
+        """Begin with an utterance that goes on for long: its beginning can be named before it is final.
+
+        Args:
+            segment: the partial.
+            audio: gives the audio between two times, in ms of the stream.
+        """
+
+    def submit(self, utterance: int, segment: Segment, audio: Pcm16) -> None:
         """Begin to name the speakers of an utterance, as soon as it is final.
 
         Args:
             utterance: its number in the stream, from 0; rising, not necessarily without gaps.
             segment: what was said; times are seconds from the stream's first sample.
-            audio: float32 ``[n]`` at 16 kHz, from ``segment.start`` to ``segment.end``.
+            audio: 16-bit at 16 kHz, from ``segment.start`` to ``segment.end``.
         """
 
     async def final(self, utterance: int) -> Segment:

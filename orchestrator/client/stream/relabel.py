@@ -16,7 +16,7 @@ from orchestrator.engines.base import Samples
 
 _MS_PER_S: Final = 1000
 _SAMPLES_PER_MS: Final = SAMPLE_RATE_HZ // _MS_PER_S
-_FULL_SCALE: Final = 32_767
+FULL_SCALE: Final = np.float32(32_768)
 
 
 class Kept:
@@ -27,14 +27,13 @@ class Kept:
         self._pieces: list[tuple[int, Pcm16]] = []
         self._end_ms = 0
 
-    def add(self, start_ms: int, audio: Samples) -> None:
+    def add(self, start_ms: int, audio: Pcm16) -> None:
         """Take in an utterance; once the stream is too long, what was kept is dropped."""
         self._end_ms = max(self._end_ms, start_ms + -(-len(audio) // _SAMPLES_PER_MS))
         if self._end_ms > self._limit_ms:
             self._pieces.clear()
         else:
-            scaled = np.rint(np.clip(audio, -1.0, 1.0) * _FULL_SCALE)
-            self._pieces.append((start_ms, scaled.astype(np.int16)))
+            self._pieces.append((start_ms, audio))
 
     def audio(self) -> Samples | None:
         """The stream with silence between utterances; None where it was too long, or nothing was said."""
@@ -43,7 +42,7 @@ class Kept:
         whole = np.zeros(self._end_ms * _SAMPLES_PER_MS, dtype=np.float32)
         for start_ms, piece in self._pieces:
             begin = start_ms * _SAMPLES_PER_MS
-            whole[begin : begin + len(piece)] = piece / np.float32(_FULL_SCALE)
+            whole[begin : begin + len(piece)] = piece / FULL_SCALE
         return whole
 
 

@@ -162,6 +162,10 @@ class Replay:
         self._trim(self._sent if flight.end else self._origin + update.final_ms * _SAMPLES_PER_MS)
         return heard
 
+    def audio(self, begin_ms: int, end_ms: int) -> Pcm16:
+        """The audio between two times of the stream, as far as it is not final."""
+        return self._slice(begin_ms * _SAMPLES_PER_MS, end_ms * _SAMPLES_PER_MS)
+
     def lost(self) -> None:
         """The server's sequence is gone: the next piece opens another, at the first sample not final."""
         self._flight = None

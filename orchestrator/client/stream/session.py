@@ -139,7 +139,9 @@ class Session:
                 self._replay.end()
             timeout_s = self._request.timeout or self._settings.client.stream_timeout_s
             line = Line(self._transport, route.card.name, self._request, timeout_s)
-            announcer = Announcer(out, route.labeler, partials=self._request.partials)
+            announcer = Announcer(
+                out, route.labeler, partials=self._request.partials, audio=self._replay.audio
+            )
             self._pumping = asyncio.create_task(self._pump())
             try:
                 failure = await self._send_all(line, announcer)

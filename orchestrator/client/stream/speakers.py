@@ -5,8 +5,9 @@ what comes later comes as a correction. Words get their speakers by the rules fo
 (`orchestrator.diarization.stitch`). While the diarizer is away, words go on without speakers.
 
 A window is as long as the diarizer takes, 10 s: what is new at its end, up to `STEP_MS`, and what was said
-before it, so that voices are long enough to embed and windows overlap. Only utterances are sent; what lies
-between them is silence here. `orchestrator.bench.online_speakers` measures what that costs and gives.
+before it, so that voices are long enough to embed and windows overlap. An utterance that goes on for long is
+asked about while it does. Only utterances are sent; what lies between them is silence here.
+`orchestrator.bench.online_speakers` measures what that costs and gives.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from typing import Final
 import anyio
 import numpy as np
 
+from orchestrator.client.stream.codec import Pcm16
 from orchestrator.client.stream.labeler import Correction
-from orchestrator.client.stream.relabel import Kept, relabelled
+from orchestrator.client.stream.relabel import FULL_SCALE, Kept, relabelled
 from orchestrator.contract import SAMPLE_RATE_HZ
 from orchestrator.diarization import stitch
 from orchestrator.diarization.base import LOCAL_WINDOW_S, Diarization, DiarizationOptions, SpeakerTurn
@@ -39,6 +41,10 @@ Diarize = Callable[[Samples, DiarizationOptions], Awaitable[Diarization]]
 
 STEP_MS: Final = 7500
 """New audio of one window: the rest of its 10 s overlaps with the window before."""
+ONGOING_MS: Final = 6500
+"""New audio of an utterance that is asked about before it is final: what remains fits into one window."""
+UNSETTLED_MS: Final = 500
+"""The end of a partial may still move."""
 AROUND_MS: Final = 1000
 """How far from a word a turn may be that names it (`LabelRules.max_gap_ms`)."""
 AWAY_S: Final = 5.0
@@ -71,15 +77,23 @@ class SpeakerOptions:
 
 
 @dataclass(slots=True)
-class _Utterance:
-    number: int
-    segment: Segment
-    """With the speakers that its reader knows."""
+class _Stretch:
+    """A part of the stream to ask about: an utterance, or the beginning of one."""
+
     start_ms: int
     end_ms: int
+    number: int | None
+    """The utterance's, once it is final."""
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
+class _Utterance:
+    segment: Segment
+    """With the speakers that its reader knows."""
+    stretch: _Stretch
     submitted_s: float
     """On the event loop's clock."""
-    done: asyncio.Event = field(default_factory=asyncio.Event)
     told: bool = False
 
 
@@ -96,13 +110,16 @@ class LiveSpeakers:
         self.store = OnlineSpeakers((options or SpeakerOptions()).online)
         self._diarize = diarize
         self._options = options or SpeakerOptions()
-        self._recent: deque[tuple[int, Samples]] = deque()  # start in ms
+        self._recent: deque[tuple[int, Pcm16]] = deque()  # start in ms
         self._kept = Kept(self._options.relabel_max_s) if self._options.relabel else None
         self._utterances: dict[int, _Utterance] = {}
-        self._waiting: deque[_Utterance] = deque()
+        self._waiting: deque[_Stretch] = deque()
         self._asking: asyncio.Task[None] | None = None
         self._news: Callable[[], None] | None = None
         self._changed: set[int] = set()
+        self._whole: Diarization | None = None
+        self._asked_ms = 0
+        """Where what was asked about ends."""
         self._away_until_s = -1.0
         self._warned = False
 
@@ -110,32 +127,40 @@ class LiveSpeakers:
         """Have ``news`` called whenever `corrections` may have something, outside of `final`."""
         self._news = news
 
-    def submit(self, utterance: int, segment: Segment, audio: Samples) -> None:
+    def ongoing(self, segment: Segment, audio: Callable[[int, int], Pcm16]) -> None:
+        """Ask about an utterance's beginning, once there is enough of it; see `SpeakerLabeler`."""
+        start_ms = max(_ms(segment.start), self._asked_ms)
+        end_ms = _ms(segment.end) - UNSETTLED_MS
+        if end_ms - start_ms >= ONGOING_MS:
+            self._want(_Stretch(start_ms, end_ms, None), audio(start_ms, end_ms))
+
+    def submit(self, utterance: int, segment: Segment, audio: Pcm16) -> None:
         """Ask the diarizer about an utterance, in the background; see `SpeakerLabeler`."""
-        said = _Utterance(
-            utterance, segment, _ms(segment.start), _ms(segment.end), submitted_s=anyio.current_time()
-        )
-        self._utterances[utterance] = said
-        self._recent.append((said.start_ms, audio))
+        stretch = _Stretch(_ms(segment.start), _ms(segment.end), utterance)
+        self._utterances[utterance] = _Utterance(segment, stretch, anyio.current_time())
         if self._kept is not None:
-            self._kept.add(said.start_ms, audio)
-        if said.submitted_s < self._away_until_s:
-            said.done.set()
-        else:
-            self._waiting.append(said)
-            if self._asking is None:
-                self._asking = asyncio.create_task(self._ask_all())
-        self._forget(said.end_ms)
+            self._kept.add(stretch.start_ms, audio)
+        self._want(stretch, audio)
+        self._forget(stretch.end_ms)
 
     async def final(self, utterance: int) -> Segment:
         """The segment with its speakers, as far as they are known in time; see `SpeakerLabeler`."""
         said = self._utterances[utterance]
         with anyio.CancelScope(deadline=said.submitted_s + self._options.wait_s):
-            await said.done.wait()
+            await said.stretch.done.wait()
         said.told = True
         said.segment = self._labelled(said)
         self._changed.discard(utterance)
         return said.segment
+
+    async def settle(self) -> None:
+        """Wait until everything that was asked is answered, or given up."""
+        while self._waiting:
+            await self._waiting[-1].done.wait()
+
+    def turns(self) -> tuple[SpeakerTurn, ...]:
+        """Who spoke when, as far as it is known by now, in ms of the stream; `NO_SPEAKER` for somebody."""
+        return self.store.turns() if self._whole is None else self._whole.turns
 
     def corrections(self) -> Sequence[Correction]:
         """Utterances that were final before and are known better since, in order."""
@@ -157,8 +182,7 @@ class LiveSpeakers:
         Where the diarizer fails on the whole, that is logged and the labels remain as they are.
         """
         with anyio.move_on_after(self._options.finish_s):
-            for said in list(self._waiting):
-                await said.done.wait()
+            await self.settle()
         await self.aclose()
         late = dict(self.corrections())
         if self._kept is None:
@@ -178,6 +202,16 @@ class LiveSpeakers:
             asking.cancel()
             await asyncio.wait({asking})
 
+    def _want(self, stretch: _Stretch, audio: Pcm16) -> None:
+        self._recent.append((stretch.start_ms, audio))
+        self._asked_ms = max(self._asked_ms, stretch.end_ms)
+        if anyio.current_time() < self._away_until_s:
+            stretch.done.set()
+            return
+        self._waiting.append(stretch)
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_all())
+
     async def _ask_all(self) -> None:
         """Ask about everything that waits, oldest first; ends when nothing does."""
         try:
@@ -189,26 +223,27 @@ class LiveSpeakers:
                     self._give_up(error)
                     return
                 self._warned = False
-                for said in batch:
+                for stretch in batch:
                     self._waiting.popleft()
-                    self._changed.add(said.number)
-                    said.done.set()
+                    if stretch.number is not None:
+                        self._changed.add(stretch.number)
+                    stretch.done.set()
                 if self._news is not None:
                     self._news()
         finally:
             self._asking = None
 
-    def _next_batch(self) -> Iterator[_Utterance]:
-        """As many of the waiting utterances as fit into one window, at least one."""
+    def _next_batch(self) -> Iterator[_Stretch]:
+        """As many of the waiting stretches as fit into one window, at least one."""
         behind_ms = self._waiting[-1].end_ms - BEHIND_MS
         while self._waiting[0].end_ms < behind_ms:
             self._waiting.popleft().done.set()
         first = self._waiting[0]
         yield first
-        for said in list(self._waiting)[1:]:
-            if said.end_ms - first.start_ms > STEP_MS:
+        for stretch in list(self._waiting)[1:]:
+            if stretch.end_ms - first.start_ms > STEP_MS:
                 return
-            yield said
+            yield stretch
 
     async def _ask(self, start_ms: int, end_ms: int) -> None:
         start_ms = max(start_ms, self.store.end_ms)
@@ -217,12 +252,13 @@ class LiveSpeakers:
             window_ms = max(0, until_ms - _WINDOW_MS)
             found = await self._diarize(self._audio(window_ms, until_ms), _LOCAL)
             update = self.store.assign(found, window_ms=window_ms, start_ms=start_ms, end_ms=until_ms)
-            for said in self._utterances.values():
-                if said.start_ms >= update.frozen_ms and any(
-                    said.start_ms - AROUND_MS <= end and start <= said.end_ms + AROUND_MS
+            for number, said in self._utterances.items():
+                place = said.stretch
+                if place.start_ms >= update.frozen_ms and any(
+                    place.start_ms - AROUND_MS <= end and start <= place.end_ms + AROUND_MS
                     for start, end in update.changed
                 ):
-                    self._changed.add(said.number)
+                    self._changed.add(number)
             start_ms = until_ms
 
     def _audio(self, start_ms: int, end_ms: int) -> Samples:
@@ -232,7 +268,7 @@ class LiveSpeakers:
             offset = (piece_ms - start_ms) * _SAMPLES_PER_MS
             begin, end = max(0, offset), min(len(window), offset + len(piece))
             if begin < end:
-                window[begin:end] = piece[begin - offset : end - offset]
+                window[begin:end] = piece[begin - offset : end - offset] / FULL_SCALE
         return window
 
     def _give_up(self, error: SpeechError) -> None:
@@ -245,19 +281,19 @@ class LiveSpeakers:
 
     def _forget(self, now_ms: int) -> None:
         """Let go of what no window and no correction needs any more, also while the diarizer is away."""
-        next_ms = min((said.start_ms for said in self._waiting), default=now_ms)
+        next_ms = min((stretch.start_ms for stretch in self._waiting), default=now_ms)
         oldest_ms = next_ms - _WINDOW_MS
         while self._recent and self._recent[0][0] + len(self._recent[0][1]) // _SAMPLES_PER_MS < oldest_ms:
             self._recent.popleft()
         if self._kept is None:
             horizon_ms = _ms(self._options.online.horizon_s)
-            for said in list(self._utterances.values()):
-                over = said.end_ms < next_ms - horizon_ms - AROUND_MS
-                if over and said.told and said.number not in self._changed:
-                    del self._utterances[said.number]
+            for number, said in list(self._utterances.items()):
+                over = said.stretch.end_ms < next_ms - horizon_ms - AROUND_MS
+                if over and said.told and number not in self._changed:
+                    del self._utterances[number]
 
     def _labelled(self, said: _Utterance) -> Segment:
-        around = (said.start_ms - AROUND_MS, said.end_ms + AROUND_MS)
+        around = (said.stretch.start_ms - AROUND_MS, said.stretch.end_ms + AROUND_MS)
         return label_segment(said.segment, self.store.exclusive(*around), self.store.turns(*around))
 
     async def _relabel(self, kept: Kept) -> dict[int, Segment]:
@@ -269,9 +305,10 @@ class LiveSpeakers:
             )
             return {}
         found = relabelled(await self._diarize(audio, DiarizationOptions()), self.store.turns())
+        self._whole = found
         fresh = {
-            said.number: label_segment(said.segment, found.exclusive, found.turns)
-            for said in self._utterances.values()
+            number: label_segment(said.segment, found.exclusive, found.turns)
+            for number, said in self._utterances.items()
         }
         return {
             number: segment

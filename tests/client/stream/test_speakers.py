@@ -66,7 +66,7 @@ def utterance(start_ms: int, *said: tuple[int, int]) -> tuple[Segment, np.ndarra
     words, parts, now = [], [], start_ms
     for person, length in said:
         words.append(Word(start=now / 1000, end=(now + length) / 1000, text=f"w{len(words)}"))
-        parts.append(np.full(length * PER_MS, LEVELS[person], np.float32))
+        parts.append(np.full(length * PER_MS, LEVELS[person] * 32_768, np.int16))
         now += length
     text = " ".join(word.text for word in words)
     return Segment(start=start_ms / 1000, end=now / 1000, text=text, words=tuple(words)), np.concatenate(
@@ -134,6 +134,25 @@ def test_a_long_utterance_is_asked_about_in_windows_with_what_came_before() -> N
     final, asked = live(job)
     assert names(final) == ["SPEAKER_00", "SPEAKER_01", "SPEAKER_00"]
     assert asked == [(2000, "local")] + [(10_000, "local")] * 3
+
+
+def test_a_long_utterance_is_asked_about_while_it_goes_on() -> None:
+    async def job(speakers: LiveSpeakers, diarizer: FakeDiarizer) -> None:
+        segment, audio = utterance(1000, (0, 9000), (1, 9000), (0, 2000))
+        asked = []
+        for end_ms in range(1500, 21_000, 500):
+            partial = segment.model_copy(update={"end": end_ms / 1000})
+            speakers.ongoing(partial, lambda begin, end: audio[(begin - 1000) * 16 : (end - 1000) * 16])
+            await speakers.settle()
+            asked.append(len(diarizer.asked))
+        assert asked[12:14] == [0, 1]  # 7 s of partial: 6.5 s that no longer move
+        assert asked[-1] == 2
+        speakers.submit(0, segment, audio)
+        assert names(await speakers.final(0)) == ["SPEAKER_00", "SPEAKER_01", "SPEAKER_00"]
+        assert diarizer.asked == [(7500, "local"), (10_000, "local"), (10_000, "local")]
+        assert speakers.corrections() == []
+
+    live(job)
 
 
 def test_a_late_answer_is_a_correction_and_does_not_hold_the_final() -> None:
@@ -311,13 +330,13 @@ def test_relabelling_that_fails_or_is_too_long_leaves_the_names(caplog: pytest.L
 def test_kept_audio_is_silent_between_utterances() -> None:
     kept = Kept(60)
     assert kept.audio() is None
-    kept.add(100, np.full(160, 0.5, np.float32))
-    kept.add(200, np.full(1, 2.0, np.float32))
+    kept.add(100, np.full(160, 16_384, np.int16))
+    kept.add(200, np.full(1, -32_768, np.int16))
     audio = kept.audio()
     assert audio is not None
     assert audio.dtype == np.float32
     assert len(audio) == 201 * PER_MS
-    np.testing.assert_allclose(audio[[0, 1600, 1759, 1760, 3200]], [0, 0.5, 0.5, 0, 1], atol=1e-4)
+    np.testing.assert_allclose(audio[[0, 1600, 1759, 1760, 3200]], [0, 0.5, 0.5, 0, -1], atol=1e-6)
 
 
 def test_speakers_of_the_whole_take_the_numbers_of_those_they_share_most_with() -> None:
