@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
     )
     for verb in (accuracy, overhead, throughput, diarization, stitching, streams, startup, demo):
         group.command(verb.__name__)(verb)
+    group.command("online-speakers")(online_speakers)
     group.command("streaming-accuracy")(streaming_accuracy)
     app.add_typer(group, name="bench")
 
@@ -175,6 +176,25 @@ def diarization(
         notes=("Overlapping speech is counted; der has no collar, der_collar 0.25 s on each side.",),
         versions=versions(bench.PACKAGES),
     )
+    _show(report, as_json=as_json)
+
+
+def online_speakers(
+    ctx: typer.Context,
+    recordings: Recordings = None,
+    release: ReleaseName = "current",
+    as_json: JsonFlag = False,
+) -> None:
+    """DER of live streams' speakers beside the whole recording's, and how long they take, in this process."""
+    from orchestrator.bench import online_speakers as bench
+    from orchestrator.bench.recordings import from_folder, packaged
+    from orchestrator.progress import RichProgress
+    from orchestrator.repository.plan import version_folder
+
+    chosen = [packaged()] if recordings is None else from_folder(recordings)
+    model = _release(settings_of(ctx), release).model_repository / version_folder("diarizer")
+    with RichProgress() as progress:
+        report = bench.run(model, chosen, progress=progress)
     _show(report, as_json=as_json)
 
 
