@@ -1,11 +1,12 @@
 """The first steps of a streaming engine, before clients wait for them.
 
 On a GPU the first step of each size compiles kernels and captures graphs, which takes longer than a chunk
-lasts; on a CPU only the first step of all is slow.
+lasts; on a CPU only the first step of all is slow. What is in memory then stays for as long as the model.
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import numpy as np
@@ -35,6 +36,15 @@ def warm_up(engine: StreamingRecognizer, device: str) -> None:
     finally:
         for stream in streams:
             engine.abort(stream)
+
+
+def settle() -> None:
+    """Keep the garbage collector from what exists by now: a full collection would stop all streams.
+
+    With torch in memory (170,000 objects) one took 0.4 to 0.5 s on two busy cores, and none of it afterwards.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def step_sizes(most: int) -> Iterator[int]:
