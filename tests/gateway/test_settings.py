@@ -17,6 +17,11 @@ def test_hashes_from_the_command_line_and_the_environment() -> None:
     assert load(environ=environ).gateway.api_key_hashes == (HASH,)
 
 
+def test_riva_can_be_left_out() -> None:
+    assert load(environ={}).gateway.grpc_port == 50051
+    assert load(overrides=["gateway.grpc_port="], environ={}).gateway.grpc_port is None
+
+
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
@@ -28,6 +33,9 @@ def test_hashes_from_the_command_line_and_the_environment() -> None:
         ("gateway.tls_certfile=a.pem", "belong together"),
         ("gateway.tls_client_ca=a.pem", "needs tls_certfile"),
         ("gateway.max_requests=0", "greater than or equal to 1"),
+        ("gateway.max_streams=0", "greater than or equal to 1"),
+        ("gateway.grpc_port=9000", "http_port and grpc_port must differ"),
+        ("gateway.max_message_bytes=1000", "greater than or equal to 4194304"),
     ],
 )
 def test_wrong_values(override: str, reason: str, tmp_path: Any, monkeypatch: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from glin_profanity import Filter
+
 _LISTS: Final = {
     "ar": "arabic",
     "cs": "czech",
@@ -43,8 +45,6 @@ class ProfanityFilter:
 
     def __init__(self, language: str) -> None:
         """Load the list of ``language``, a primary tag for which `knows` is true."""
-        from glin_profanity import Filter
-
         config: Any = {
             "languages": [_LISTS[language]],
             # Recognisers write words as they are spelt; guessing at disguises only hits innocent words.
