@@ -42,7 +42,7 @@ class EngineSpec:
         times_estimated: True where word times are spread inside longer spans, not measured.
         max_window_s: the longest audio in seconds that one call takes well.
         default_source: what `build` uses when the settings name none: ``embedded`` or a model hub's id.
-        artifacts: names of the files in `EngineSource.folder`.
+        artifacts: names of the files that a source of weights holds; a build may prepare them for serving.
     """
 
     name: str

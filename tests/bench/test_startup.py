@@ -8,6 +8,7 @@ import torch
 from orchestrator.bench import startup, synthetic
 from orchestrator.errors import ModelLoadError
 
+pytestmark = pytest.mark.integration
 torch.set_num_threads(1)
 
 
