@@ -9,11 +9,14 @@ again with more audio behind it. Audio is kept in blocks of one encoder frame; f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from orchestrator.engines.base import Samples
+
+SHORTEST: Final = 10
+"""Encoder frames that the first window has at least, 0.8 s: features are normalised over the window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ class Feed:
             if self.received < end * block or (flush and self.received == end * block):
                 break
             commit = max(0, end - geometry.right - self.next)
-            if commit or end - base >= geometry.right + geometry.chunk:
+            if commit or end - base >= min(geometry.right + geometry.chunk, SHORTEST):
                 return Round(
                     slot=self.slot,
                     fresh=self._fresh,

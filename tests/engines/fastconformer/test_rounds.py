@@ -99,21 +99,23 @@ def test_how_the_audio_is_cut_changes_no_window(geometry: Geometry, sizes: list[
     assert windows(sizes) == windows([sum(sizes)])
 
 
-def test_the_first_window_is_as_long_as_chunk_and_right_context() -> None:
-    geometry = Geometry(left=10, chunk=2, right=5, hop=HOP, subsampling=SUBSAMPLING)
+def test_the_first_window_is_long_enough_to_mean_something() -> None:
+    geometry = Geometry(left=20, chunk=4, right=13, hop=HOP, subsampling=SUBSAMPLING)
     feed = Feed(geometry, slot=0)
-    feed.push(np.zeros(7 * BLOCK - 1, dtype=np.float32))
+    # Windows end at 1, 5, 9, 13, 17...
+    feed.push(np.zeros(13 * BLOCK - 1, dtype=np.float32))
     assert feed.round(flush=False) is None
     feed.push(np.zeros(1, dtype=np.float32))
     part = feed.round(flush=False)
     assert part is not None
-    assert (part.base, part.commit, part.tail, part.fresh) == (0, 2, 5, True)
+    assert (part.base, part.commit, part.tail, part.fresh) == (0, 0, 13, True)
     feed.done(part)
     assert feed.round(flush=False) is None
-    feed.push(np.zeros(2 * BLOCK, dtype=np.float32))
+    feed.push(np.zeros(4 * BLOCK, dtype=np.float32))
     following = feed.round(flush=False)
     assert following is not None
-    assert (following.block, following.audio.size, following.fresh) == (7, 2 * BLOCK, False)
+    assert (following.block, following.audio.size, following.fresh) == (13, 4 * BLOCK, False)
+    assert (following.commit, following.tail) == (4, 13)
 
 
 def test_after_a_forced_end_tentative_words_come_with_the_next_chunk() -> None:
