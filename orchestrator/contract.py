@@ -15,7 +15,7 @@ from typing import Final, Literal
 SAMPLE_RATE_HZ: Final = 16_000
 """All audio inside the system: mono float32 at this rate, full scale +-1."""
 
-DataType = Literal["FP32", "INT16", "INT32", "INT64", "BYTES", "BOOL"]
+DataType = Literal["UINT8", "FP32", "INT16", "INT32", "INT64", "BYTES", "BOOL"]
 """Triton's names, as in the inference protocol (``config.pbtxt`` writes ``TYPE_FP32``, and BYTES as
 ``TYPE_STRING``)."""
 
@@ -72,19 +72,10 @@ EXCLUSIVE_END_MS: Final = TensorSpec("EXCLUSIVE_END_MS", "INT32", (-1,))
 EXCLUSIVE_SPEAKER: Final = TensorSpec("EXCLUSIVE_SPEAKER", "INT32", (-1,))
 SPEAKER_EMBEDDING: Final = TensorSpec("SPEAKER_EMBEDDING", "FP32", (-1, -1))
 
-# Outputs of a streaming recogniser: W words in S segments, one after another; a segment is an utterance
-# as far as it is known. Times count from the first sample of the stream.
-SEGMENT_UTTERANCE: Final = TensorSpec("SEGMENT_UTTERANCE", "INT32", (-1,))
-"""The utterance's number in its stream, from 0."""
-SEGMENT_WORDS: Final = TensorSpec("SEGMENT_WORDS", "INT32", (-1,))
-"""How many of the words belong to it."""
-SEGMENT_FINAL: Final = TensorSpec("SEGMENT_FINAL", "BOOL", (-1,))
-SEGMENT_STABILITY: Final = TensorSpec("SEGMENT_STABILITY", "FP32", (-1,))
-"""How likely the segment will not change, 0..1; 1 for a final one."""
-PROCESSED_MS: Final = TensorSpec("PROCESSED_MS", "INT64", (1,))
-"""Audio that the words cover."""
-FINAL_MS: Final = TensorSpec("FINAL_MS", "INT64", (1,))
-"""Audio before this will never be needed again: all its words are final."""
+# Output of a streaming recogniser. One tensor, since each one costs Triton's Python backend more than the few
+# words in it, thousands of times a second.
+UPDATE: Final = TensorSpec("UPDATE", "UINT8", (-1,))
+"""What a chunk changed, as JSON: see `orchestrator.backend.updates`."""
 
 RECOGNIZER: Final = ModelContract(
     # Exactly one of AUDIO and PCM16; which one, each request chooses.
@@ -103,22 +94,7 @@ DIARIZER: Final = ModelContract(
         SPEAKER_EMBEDDING,
     ),
 )
-STREAM_RECOGNIZER: Final = ModelContract(
-    inputs=(PCM16, OPTIONS),
-    outputs=(
-        WORD,
-        WORD_START_MS,
-        WORD_END_MS,
-        WORD_CONFIDENCE,
-        SEGMENT_UTTERANCE,
-        SEGMENT_WORDS,
-        SEGMENT_FINAL,
-        SEGMENT_STABILITY,
-        PROCESSED_MS,
-        FINAL_MS,
-        LANGUAGE,
-    ),
-)
+STREAM_RECOGNIZER: Final = ModelContract(inputs=(PCM16, OPTIONS), outputs=(UPDATE,))
 CONTRACTS: Final = {
     Task.RECOGNIZE: RECOGNIZER,
     Task.DIARIZE: DIARIZER,

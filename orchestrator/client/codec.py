@@ -26,6 +26,7 @@ from orchestrator.errors import RemoteInferenceError
 MAX_MESSAGE_BYTES: Final = 2**31 - 1
 """gRPC and protobuf count a message's bytes in a signed 32-bit number."""
 _NUMPY: Final[dict[DataType, type[np.generic]]] = {
+    "UINT8": np.uint8,
     "FP32": np.float32,
     "INT16": np.int16,
     "INT32": np.int32,

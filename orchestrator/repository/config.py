@@ -21,6 +21,7 @@ from orchestrator.errors import ReleaseInvalidError
 FILE_NAME: Final = "config.pbtxt"
 _BACKEND: Final = "python"
 _TYPES: Final[Mapping[DataType, int]] = {
+    "UINT8": schema.TYPE_UINT8,
     "FP32": schema.TYPE_FP32,
     "INT16": schema.TYPE_INT16,
     "INT32": schema.TYPE_INT32,

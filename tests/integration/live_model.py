@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,11 +11,11 @@ from typing import Any
 import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from tritonclient.utils import deserialize_bytes_tensor
 
 from orchestrator import resources
+from orchestrator.backend import updates
 from orchestrator.client import failures
-from orchestrator.contract import STREAM_RECOGNIZER
+from orchestrator.engines.streaming import StreamUpdate
 from orchestrator.errors import SpeechError
 from orchestrator.repository.config import ModelConfig, render
 from orchestrator.repository.plan import make_plan
@@ -26,7 +25,6 @@ MODEL = "parakeet_streaming"
 ECHO = Path(__file__).parents[1] / "backend" / "echo_streaming.py"
 LIMIT_S = 60.0
 """Only for a machine that does much else meanwhile."""
-_TYPES = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_}
 
 
 def config(settings: StreamingSettings) -> ModelConfig:
@@ -60,26 +58,22 @@ def with_idle(base: ModelConfig, name: str, idle_us: int) -> ModelConfig:
 class Answer:
     """What a chunk changed: segments of (utterance, words, final), and the times."""
 
-    tensors: dict[str, Any]
+    update: StreamUpdate
 
     @property
     def segments(self) -> list[tuple[int, list[str], bool]]:
-        words = iter(self.tensors["WORD"])
-        rows = zip(
-            self.tensors["SEGMENT_UTTERANCE"],
-            self.tensors["SEGMENT_WORDS"],
-            self.tensors["SEGMENT_FINAL"],
-            strict=True,
-        )
-        return [(number, list(itertools.islice(words, count)), final) for number, count, final in rows]
+        return [
+            (segment.utterance, [word.text for word in segment.words], segment.final)
+            for segment in self.update.segments
+        ]
 
     @property
     def words(self) -> list[str]:
-        return list(self.tensors["WORD"])
+        return [word.text for segment in self.update.segments for word in segment.words]
 
     @property
     def processed_ms(self) -> int:
-        return int(self.tensors["PROCESSED_MS"][0])
+        return self.update.processed_ms
 
 
 @dataclass
@@ -142,17 +136,9 @@ class Live:
         except grpc.RpcError as error:
             told = failures.from_status(error.code(), error.details(), failures.Call(self.url, self.model))
             raise told.error from error
-        assert {output.name for output in response.outputs} == {
-            spec.name for spec in STREAM_RECOGNIZER.outputs
-        }
-        tensors = {}
-        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-            if output.datatype == "BYTES":
-                tensors[output.name] = [text.decode() for text in deserialize_bytes_tensor(raw)]
-            else:
-                tensors[output.name] = np.frombuffer(raw, _TYPES[output.datatype]).tolist()
-            assert output.shape == [1, len(tensors[output.name])]
-        return Answer(tensors)
+        ((output, content),) = zip(response.outputs, response.raw_output_contents, strict=True)
+        assert (output.name, output.datatype, list(output.shape)) == ("UPDATE", "UINT8", [1, len(content)])
+        return Answer(updates.decode(content))
 
     def send(self, stream: int | str, samples: Sequence[int] | np.ndarray[Any, Any], **how: Any) -> Answer:
         """Send a chunk and wait for its answer."""

@@ -479,7 +479,7 @@ class Speech:
     @staticmethod
     def of(answer: Any) -> Any:
         """An answer of the server in the same form."""
-        times = zip(answer.tensors["WORD_START_MS"], answer.tensors["WORD_END_MS"], strict=True)
+        times = [(w.start_ms, w.end_ms) for segment in answer.update.segments for w in segment.words]
         return (answer.segments, list(times), answer.processed_ms)
 
 

@@ -93,7 +93,7 @@ def test_a_good_release_of_live_streams_passes(tmp_path: Path) -> None:
         ("idle_microseconds: 70000000", "idle_microseconds: 60000000", "before the model does"),
         ('string_value: "60"', 'string_value: "long"', "no number"),
         ('"stream"', '"recognize"', "they alone"),
-        ('name: "FINAL_MS"', 'name: "LAST_MS"', "FINAL_MS is missing"),
+        ('name: "UPDATE"', 'name: "NEWS"', "UPDATE is missing"),
     ],
 )
 def test_each_fault_of_live_streams_is_named(tmp_path: Path, before: str, after: str, reason: str) -> None:

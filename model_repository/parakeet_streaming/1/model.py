@@ -5,9 +5,9 @@ import triton_python_backend_utils as pb_utils
 from orchestrator.backend.chunks import read_chunks
 from orchestrator.backend.context import ModelContext
 from orchestrator.backend.gauges import StreamGauges
-from orchestrator.backend.replies import Replies
+from orchestrator.backend.replies import replies
 from orchestrator.backend.streams import Streams
-from orchestrator.backend.warmup import warm_up
+from orchestrator.backend.warmup import settle, warm_up
 from orchestrator.engines import load_streaming
 
 
@@ -19,14 +19,14 @@ class TritonPythonModel:
         engine = load_streaming(self.context.engine, self.context.source)
         self.streams = Streams(engine, self.context)
         warm_up(engine, self.context.device)
-        self.replies = Replies(pb_utils)
         self.gauges = StreamGauges(args["model_instance_name"], pb_utils)
+        settle()
 
     def execute(self, requests):
         jobs = read_chunks(requests, self.context, pb_utils)
         self.streams.step(jobs)
         self.gauges.report(self.streams.counts)
-        return self.replies(jobs)
+        return replies(jobs, pb_utils)
 
     def finalize(self):
         self.gauges.close()

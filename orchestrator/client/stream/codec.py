@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from orchestrator import contract
+from orchestrator.backend import updates
 from orchestrator.client.codec import Tensors, add_input
-from orchestrator.engines.base import RecognizedWord
-from orchestrator.engines.streaming import ChunkOptions, StreamOptions, StreamSegment, StreamUpdate
+from orchestrator.engines.streaming import ChunkOptions, StreamOptions, StreamUpdate
 
 Pcm16 = NDArray[np.int16]
 """Mono 16-bit samples at 16 kHz, shape ``[n]``."""
@@ -68,25 +68,7 @@ def decode(response: service_pb2.ModelInferResponse, host: str) -> StreamUpdate:
         RemoteInferenceError: the answer does not follow the contract.
     """
     tensors = Tensors(response, host)
-    words = tensors.words()
-    utterances = tensors.numbers(contract.SEGMENT_UTTERANCE).tolist()
-    counts = tensors.numbers(contract.SEGMENT_WORDS).tolist()
-    finals = tensors.numbers(contract.SEGMENT_FINAL).tolist()
-    stabilities = tensors.numbers(contract.SEGMENT_STABILITY).tolist()
-    if not len(utterances) == len(counts) == len(finals) == len(stabilities):
-        raise tensors.broken("the segment tensors differ in length")
-    if any(count < 0 for count in counts) or sum(counts) != len(words):
-        raise tensors.broken(f"its segments have {sum(counts)} words, {len(words)} are there")
-    if not all(0 <= stability <= 1 for stability in stabilities):
-        raise tensors.broken("a stability is outside 0..1")
-    processed = tensors.numbers(contract.PROCESSED_MS)
-    final = tensors.numbers(contract.FINAL_MS)
-    language = tensors.texts(contract.LANGUAGE)
-    if not processed.size == final.size == len(language) == 1:
-        raise tensors.broken("PROCESSED_MS, FINAL_MS and LANGUAGE must hold one value each")
-    segments = []
-    rest: tuple[RecognizedWord, ...] = words
-    for utterance, count, is_final, stability in zip(utterances, counts, finals, stabilities, strict=True):
-        segments.append(StreamSegment(utterance, rest[:count], is_final, stability))
-        rest = rest[count:]
-    return StreamUpdate(tuple(segments), int(processed.item()), int(final.item()), language[0])
+    try:
+        return updates.decode(tensors.numbers(contract.UPDATE).tobytes())
+    except ValueError as error:
+        raise tensors.broken(str(error)) from error

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from orchestrator.backend import faults
+from orchestrator.backend import faults, updates
 from orchestrator.engines.streaming import ChunkOptions, StreamOptions, StreamUpdate
 from orchestrator.errors import StreamLimitError
-from tests.client.conftest import FakeTriton, Model, strings
+from tests.client.conftest import FakeTriton, Model
 from tests.client.stream.simulated import SimulatedStream
 
 CHUNK_MS = 80
@@ -114,29 +114,11 @@ class FakeStreams(FakeTriton):
 
 
 def respond(request: Any, update: StreamUpdate) -> Any:
-    words = [word for segment in update.segments for word in segment.words]
-    numbers = {
-        "WORD_START_MS": ("INT32", [w.start_ms for w in words], "<i4"),
-        "WORD_END_MS": ("INT32", [w.end_ms for w in words], "<i4"),
-        "WORD_CONFIDENCE": ("FP32", [w.confidence for w in words], "<f4"),
-        "SEGMENT_UTTERANCE": ("INT32", [s.utterance for s in update.segments], "<i4"),
-        "SEGMENT_WORDS": ("INT32", [len(s.words) for s in update.segments], "<i4"),
-        "SEGMENT_FINAL": ("BOOL", [s.final for s in update.segments], "?"),
-        "SEGMENT_STABILITY": ("FP32", [s.stability for s in update.segments], "<f4"),
-        "PROCESSED_MS": ("INT64", [update.processed_ms], "<i8"),
-        "FINAL_MS": ("INT64", [update.final_ms], "<i8"),
-    }
-    outputs = {
-        name: (kind, [1, len(values)], np.array(values, dtype).tobytes())
-        for name, (kind, values, dtype) in numbers.items()
-    }
-    outputs["WORD"] = ("BYTES", [1, len(words)], strings([word.text for word in words]))
-    outputs["LANGUAGE"] = ("BYTES", [1, 1], strings([update.language]))
+    content = updates.encode(update)
     response = service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1")
-    for wanted in request.outputs:
-        kind, shape, content = outputs[wanted.name]
-        response.outputs.add(name=wanted.name, datatype=kind, shape=shape)
-        response.raw_output_contents.append(content)
+    (wanted,) = request.outputs
+    response.outputs.add(name=wanted.name, datatype="UINT8", shape=[1, len(content)])
+    response.raw_output_contents.append(content)
     return response
 
 

@@ -372,7 +372,7 @@ def depthwise_1d(x: Tensor, inside: Tensor, weight: Tensor, bias: Tensor, out: T
     """
     batch, time, width = out.shape
     columns = min(64, _power_of_two(width))
-    grid = (triton.cdiv(time, 16), batch, triton.cdiv(width, columns))
+    grid = (triton.cdiv(time, 32), batch, triton.cdiv(width, columns))
     _depthwise_1d[grid](
         x,
         inside,
@@ -382,7 +382,7 @@ def depthwise_1d(x: Tensor, inside: Tensor, weight: Tensor, bias: Tensor, out: T
         time,
         WIDTH=width,
         KERNEL=weight.shape[0],
-        ROWS=16,
+        ROWS=32,
         COLUMNS=columns,
         num_warps=4,
     )
@@ -402,7 +402,7 @@ def relative_attention(
     """
     batch, time, _ = out.shape
     heads, _, head = content_bias.shape
-    rows, columns = (64, 128) if time > 32 else (32, 32)
+    rows, columns = (64, 64) if time > 32 else (32, 32)
     if qkv.dtype == torch.float32:  # twice the size in the multiprocessor's memory
         columns = 32
     _relative_attention[(triton.cdiv(time, rows), batch * heads)](
