@@ -5,6 +5,7 @@ import triton_python_backend_utils as pb_utils
 from orchestrator.backend.context import ModelContext
 from orchestrator.backend.jobs import read, respond, run
 from orchestrator.backend.tensors import recognition_tensors
+from orchestrator.backend.warmup import settle
 from orchestrator.engines import load
 from orchestrator.engines.base import RecognitionOptions
 
@@ -15,6 +16,7 @@ class TritonPythonModel:
     def initialize(self, args):
         self.context = ModelContext.from_args(args)
         self.engine = load(self.context.engine, self.context.source)
+        settle()
 
     def execute(self, requests):
         jobs = read(requests, self.context, RecognitionOptions, pb_utils, takes_pcm16=self.engine.takes_pcm16)
