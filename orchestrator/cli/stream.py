@@ -59,6 +59,12 @@ def stream(
             show_default=False,
         ),
     ] = None,
+    max_speakers: Annotated[
+        int | None, typer.Option(min=1, help="At most so many speakers.", show_default=False)
+    ] = None,
+    relabel: Annotated[
+        bool, typer.Option("--relabel", help="Find the speakers once more in the whole, at the end.")
+    ] = False,
     partials: Annotated[bool, typer.Option(help="Show what is not final yet.")] = True,
     realtime: Annotated[
         bool, typer.Option(help="Send a file at the speed of speech, or as fast as the server takes it.")
@@ -122,6 +128,8 @@ def stream(
         "language": language,
         "engine": engine,
         "diarize": diarize,
+        "max_speakers": max_speakers,
+        "relabel": relabel,
         "partials": partials,
         "pace": "realtime" if realtime else "fast",
         "chunk_ms": chunk,
