@@ -30,3 +30,9 @@ def test_bounds_that_agree_pass(bounds: dict[str, int]) -> None:
 def test_bounds_that_contradict_are_named(bounds: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         DiarizationOptions(**bounds).check()
+
+
+def test_a_local_window_takes_no_number_of_speakers() -> None:
+    DiarizationOptions(mode="local").check()
+    with pytest.raises(ConfigurationError, match='"local" takes no number of speakers'):
+        DiarizationOptions(mode="local", max_speakers=2).check()
