@@ -20,7 +20,7 @@ class Contexts:
 
 
 PRESETS: Final[dict[Preset, Contexts]] = {
-    "low_latency": Contexts(chunk_ms=160, left_ms=1680, right_ms=720),
+    "low_latency": Contexts(chunk_ms=160, left_ms=1440, right_ms=960),
     "balanced": Contexts(chunk_ms=560, left_ms=3360, right_ms=1040),
     "throughput": Contexts(chunk_ms=960, left_ms=1920, right_ms=960),
 }

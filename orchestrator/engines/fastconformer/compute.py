@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.contract import SAMPLE_RATE_HZ
+from orchestrator.engines.fastconformer.encoder import Encoder
 from orchestrator.engines.fastconformer.graphs import DecodeGraph, EncodeGraph, GraphPool, Loop
 from orchestrator.engines.fastconformer.heads import DecoderState, GreedyLoop, Tokens, TransducerHead
 from orchestrator.engines.fastconformer.network import FastConformer
@@ -78,6 +79,9 @@ class Compute:
         self._start: DecoderState | None = None
 
     def _take_kernels(self) -> bool:
+        encoder = self.network.encoder
+        if not isinstance(encoder, Encoder):
+            return False
         try:
             # They need the compiler that comes with torch's CUDA builds.
             from orchestrator.engines.fastconformer.fused.encoder import FusedEncoder
@@ -85,7 +89,7 @@ class Compute:
         except ImportError as error:
             _LOG.warning("fused kernels cannot be used, going on without: %s", error)
             return False
-        self._encoder, self._loop = FusedEncoder(self.network.encoder), FusedLoop
+        self._encoder, self._loop = FusedEncoder(encoder), FusedLoop
         return True
 
     @torch.inference_mode()

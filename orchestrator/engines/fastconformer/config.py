@@ -28,6 +28,8 @@ class FeatureConfig:
     hop: int
     preemphasis: float
     log_guard: float
+    normalize: bool = True
+    """Zero mean and unit variance of each band over the recording."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,12 @@ class EncoderConfig:
     subsampling_channels: int
     bias: bool
     scale_input: bool
+    causal: bool = False
+    """Cache-aware: convolutions see the past only, attention its own chunk and ``left`` frames before it."""
+    left: int = 0
+    right: int = 0
+    """Causal only: a chunk is ``right + 1`` frames."""
+    conv_norm: Literal["batch_norm", "layer_norm"] = "batch_norm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,8 @@ def _require(found: object, *wanted: object, what: str) -> None:
 def _features(cfg: Mapping[str, Any]) -> FeatureConfig:
     rate = cfg.get("sample_rate", SAMPLE_RATE_HZ)
     _require(rate, SAMPLE_RATE_HZ, what="preprocessor.sample_rate")
-    _require(cfg.get("normalize", "per_feature"), "per_feature", what="preprocessor.normalize")
+    normalize = cfg.get("normalize", "per_feature")
+    _require(normalize, "per_feature", "NA", None, what="preprocessor.normalize")
     _require(cfg.get("frame_splicing", 1), 1, what="preprocessor.frame_splicing")
     _require(cfg.get("mag_power", 2.0), 2.0, what="preprocessor.mag_power")
     _require(cfg.get("log", True), True, what="preprocessor.log")
@@ -100,17 +109,16 @@ def _features(cfg: Mapping[str, Any]) -> FeatureConfig:
         hop=round(cfg.get("window_stride", 0.01) * rate),
         preemphasis=0.0 if preemphasis is None else preemphasis,
         log_guard=float(cfg.get("log_zero_guard_value", 2**-24)),
+        normalize=normalize == "per_feature",
     )
 
 
 def _encoder(cfg: Mapping[str, Any]) -> EncoderConfig:
     _require(cfg["_target_"].rsplit(".", 1)[-1], "ConformerEncoder", what="encoder")
     _require(cfg.get("subsampling"), "dw_striding", what="encoder.subsampling")
-    _require(cfg.get("causal_downsampling", False), False, what="encoder.causal_downsampling")
     _require(cfg.get("self_attention_model", "rel_pos"), "rel_pos", what="encoder.self_attention_model")
-    _require(list(cfg.get("att_context_size") or [-1, -1]), [-1, -1], what="encoder.att_context_size")
-    _require(cfg.get("conv_norm_type", "batch_norm"), "batch_norm", what="encoder.conv_norm_type")
-    _require(cfg.get("conv_context_size"), None, what="encoder.conv_context_size")
+    causal = bool(cfg.get("causal_downsampling", False))
+    left, right = _causal_context(cfg) if causal else _full_context(cfg)
     _require(cfg.get("reduction"), None, what="encoder.reduction")
     _require(cfg.get("feat_out", -1), -1, None, what="encoder.feat_out")
     width = cfg["d_model"]
@@ -125,7 +133,34 @@ def _encoder(cfg: Mapping[str, Any]) -> EncoderConfig:
         subsampling_channels=width if channels == -1 else channels,
         bias=cfg.get("use_bias", True),
         scale_input=cfg.get("xscaling", True),
+        causal=causal,
+        left=left,
+        right=right,
+        conv_norm=cfg.get("conv_norm_type", "batch_norm"),
     )
+
+
+def _full_context(cfg: Mapping[str, Any]) -> tuple[int, int]:
+    _require(list(cfg.get("att_context_size") or [-1, -1]), [-1, -1], what="encoder.att_context_size")
+    _require(cfg.get("conv_norm_type", "batch_norm"), "batch_norm", what="encoder.conv_norm_type")
+    _require(cfg.get("conv_context_size"), None, what="encoder.conv_context_size")
+    return 0, 0
+
+
+def _causal_context(cfg: Mapping[str, Any]) -> tuple[int, int]:
+    """Frames before a chunk that it sees, and frames in it after the first; NeMo's default of several."""
+    kernel = cfg.get("conv_kernel_size", 31)
+    _require(cfg.get("att_context_style"), "chunked_limited", what="encoder.att_context_style")
+    _require(cfg.get("conv_context_size"), "causal", [kernel - 1, 0], what="encoder.conv_context_size")
+    _require(
+        cfg.get("conv_norm_type", "batch_norm"), "layer_norm", "batch_norm", what="encoder.conv_norm_type"
+    )
+    _require(cfg.get("subsampling_factor", 4), 8, what="encoder.subsampling_factor")
+    contexts = list(cfg["att_context_size"])
+    left, right = contexts[0] if isinstance(contexts[0], list) else contexts
+    if left < 0 or right < 0:
+        _require([left, right], [70, 1], what="encoder.att_context_size")
+    return left, right
 
 
 def _transducer(cfg: Mapping[str, Any], vocabulary: int) -> HeadConfig:

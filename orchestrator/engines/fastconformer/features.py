@@ -57,6 +57,10 @@ class LogMel(nn.Module):
         )
         power = torch.view_as_real(spectrum).square().sum(-1)
         mel = torch.log(self.filters @ power + self.config.log_guard)
+        if not self.config.normalize:
+            frames = self.frames(lengths)
+            inside = torch.arange(mel.shape[2], device=mel.device) < frames[:, None]
+            return mel.where(inside[:, None], 0.0), frames
         return self._normalized(mel, self.frames(lengths))
 
     @staticmethod

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from orchestrator.engines.fastconformer.causal import CausalEncoder
 from orchestrator.engines.fastconformer.config import ModelConfig
 from orchestrator.engines.fastconformer.encoder import Encoder
 from orchestrator.engines.fastconformer.features import LogMel
@@ -37,7 +38,8 @@ class FastConformer(nn.Module):
         super().__init__()
         self.config = config
         self.features = LogMel(config.features)
-        self.encoder = Encoder(config.features.mels, config.encoder)
+        encoder = CausalEncoder if config.encoder.causal else Encoder
+        self.encoder: Encoder | CausalEncoder = encoder(config.features.mels, config.encoder)
         head = CtcHead if config.head.kind == "ctc" else TransducerHead
         self.head: CtcHead | TransducerHead = head(config.encoder.width, config.head)
 

@@ -24,7 +24,7 @@ def converted(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, T
     try:
         found = _features(weights) | _subsampling(weights, config)
         for layer in range(config.encoder.layers):
-            found |= _layer(weights, layer)
+            found |= _layer(weights, layer, config)
         return found | (ctc_head(weights) if config.head.kind == "ctc" else _transducer(weights, config))
     except KeyError as error:
         raise ModelLoadError(
@@ -57,7 +57,7 @@ def _subsampling(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str
     return found
 
 
-def _layer(weights: Mapping[str, Tensor], layer: int) -> dict[str, Tensor]:
+def _layer(weights: Mapping[str, Tensor], layer: int, config: ModelConfig) -> dict[str, Tensor]:
     old, new = f"encoder.layers.{layer}", f"encoder.layers.{layer}"
     found: dict[str, Tensor] = {}
     for theirs, ours in (
@@ -82,14 +82,20 @@ def _layer(weights: Mapping[str, Tensor], layer: int) -> dict[str, Tensor]:
             found[f"{new}.attention.qkv.{kind}"] = torch.cat(joined)
     for theirs, ours in (("u", "content_bias"), ("v", "position_bias")):
         found[f"{new}.attention.{ours}"] = weights[f"{old}.self_attn.pos_bias_{theirs}"][:, None]
-    return found | _convolution(weights, f"{old}.conv", f"{new}.convolution")
+    return found | _convolution(weights, f"{old}.conv", f"{new}.convolution", config.encoder.conv_norm)
 
 
-def _convolution(weights: Mapping[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
+def _convolution(weights: Mapping[str, Tensor], old: str, new: str, norm_type: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for theirs, ours in (("pointwise_conv1", "gated"), ("pointwise_conv2", "out")):
         for name, value in _both(weights, f"{old}.{theirs}", f"{new}.{ours}").items():
             found[name] = value.squeeze(-1)  # a convolution of kernel 1 is a linear layer
+    if norm_type == "layer_norm":  # under the same name
+        return (
+            found
+            | _both(weights, f"{old}.batch_norm", f"{new}.norm")
+            | _both(weights, f"{old}.depthwise_conv", f"{new}.depthwise")
+        )
     norm = {kind: weights[f"{old}.batch_norm.{kind}"].double() for kind in _BATCH_NORM}
     scale = norm["weight"] / (norm["running_var"] + BATCH_NORM_EPSILON).sqrt()
     depthwise = weights[f"{old}.depthwise_conv.weight"].double()

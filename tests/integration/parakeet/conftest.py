@@ -91,6 +91,15 @@ def _config(kind: str, tokenizer_dir: Path) -> dict[str, Any]:
         },
         "optim": {"name": "adamw", "lr": 1e-3},
     }
+    if kind.startswith("causal"):
+        config["preprocessor"]["normalize"] = "NA"
+        config["encoder"] |= {
+            "att_context_style": "chunked_limited",
+            "att_context_size": [[8, 1], [8, 3]],
+            "causal_downsampling": True,
+            "conv_context_size": "causal",
+            "conv_norm_type": "layer_norm",
+        }
     ctc_decoder = {
         "_target_": f"{modules}.ConvASRDecoder",
         "feat_in": _HIDDEN,
