@@ -125,11 +125,18 @@ class Loudness:
         """Measure ``samples`` (float32 ``[n]``, n at least one frame)."""
         frames = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
         raw = np.einsum("ij,ij->i", frames, frames).astype(np.float64) / _FRAME
-        sums = np.concatenate([[0.0], np.cumsum(raw)])
-        index = np.arange(len(raw))
-        left = np.maximum(index - _SMOOTH_FRAMES // 2, 0)
-        right = np.minimum(index + _SMOOTH_FRAMES // 2 + 1, len(raw))
-        return cls((sums[right] - sums[left]) / (right - left))
+        # Means over `_SMOOTH_FRAMES` frames around each, fewer at the ends, as differences of running sums:
+        # with the first and the last repeated beyond the ends, two slices hold them all.
+        size, half = len(raw), _SMOOTH_FRAMES // 2
+        sums = np.empty(size + 2 * half + 1)
+        sums[: half + 1] = 0.0
+        np.cumsum(raw, out=sums[half + 1 : half + 1 + size])
+        sums[half + 1 + size :] = sums[half + size]
+        frames_in = np.full(size, 2 * half + 1)
+        short = min(half, size)
+        frames_in[:short] -= np.arange(half, half - short, -1)
+        frames_in[size - short :] -= np.arange(half - short, half) + 1
+        return cls((sums[2 * half + 1 :] - sums[:size]) / frames_in)
 
     def quietest(self, low: int, high: int) -> int:
         """The quietest sample position in ``[low, high]``: the middle of the longest run at the minimum."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.client.windows import plan
+from orchestrator.client.windows import Loudness, plan
 from orchestrator.contract import SAMPLE_RATE_HZ
 
 
@@ -95,3 +95,11 @@ def test_windows_are_of_like_length() -> None:
 def test_nonsense_is_refused(longest: float, overlap: float) -> None:
     with pytest.raises(ValueError, match="max_window_s"):
         plan(noise(1.0), longest, overlap)
+
+
+@given(st.integers(1, 80), st.integers(0, 5))
+def test_loudness_is_the_mean_over_a_quarter_of_a_second_around_each_frame(frames: int, seed: int) -> None:
+    samples = noise(frames / 100, seed)
+    energies = (samples.astype(np.float64).reshape(frames, 160) ** 2).mean(axis=1)
+    wanted = [energies[max(0, at - 12) : at + 13].mean() for at in range(frames)]
+    np.testing.assert_allclose(Loudness.of(samples).energies, wanted, rtol=1e-5)
