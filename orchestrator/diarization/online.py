@@ -25,8 +25,9 @@ the windows inside the horizon x speakers, whatever the length of the stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Final
 
@@ -176,8 +177,8 @@ class OnlineSpeakers:
         stop_ms = self._end_ms if end_ms is None else end_ms
         turns = sorted(
             (start, end, label)
-            for window in (*self._past, *self._live)
-            if window.end_ms >= start_ms and window.start_ms <= stop_ms
+            for windows in (self._past, self._live)
+            for window in _touching(windows, start_ms, stop_ms)
             for voice, label in zip(window.voices, window.labels, strict=True)
             for start, end in spans(voice)
         )
@@ -202,6 +203,7 @@ class OnlineSpeakers:
             for speaker, value in self._evidence(window):
                 self._frozen.add(speaker, value)
             self._apart |= _pairs(window)
+            window.voices = tuple(replace(voice, unit=None, context=()) for voice in window.voices)
             self._past.append(window)
 
     def _evidence(self, window: _Window) -> Iterable[tuple[int, NDArray[np.float64]]]:
@@ -292,6 +294,14 @@ class OnlineSpeakers:
             self._frozen.add(first, self._frozen.sums.pop(second))
         self._apart = {_ordered(*(first if x == second else x for x in pair)) for pair in self._apart}
         return True
+
+
+def _touching(windows: list[_Window], start_ms: int, stop_ms: int) -> Iterator[_Window]:
+    """Windows, which follow one another, that touch a part of the stream."""
+    for at in range(bisect_left(windows, start_ms, key=lambda window: window.end_ms), len(windows)):
+        if windows[at].start_ms > stop_ms:
+            return
+        yield windows[at]
 
 
 def _importance(voice: Voice) -> tuple[int, int]:

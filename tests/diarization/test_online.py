@@ -192,6 +192,24 @@ def test_a_window_without_voices_moves_the_clock() -> None:
     assert store.turns() == ()
 
 
+def test_a_part_of_the_stream() -> None:
+    store = OnlineSpeakers(OnlineOptions(horizon_s=12))
+    for index in range(10):
+        say(store, Said(index * 3000, index * 3000 + 2000, voice(index % 2)))
+    whole = store.turns()
+    for begin, end in [
+        (0, 1),
+        (2000, 3000),
+        (2500, 2600),
+        (5500, 14_500),
+        (13_000, 99_000),
+        (50_000, 60_000),
+    ]:
+        part = store.turns(begin, end)
+        assert part == tuple(turn for turn in whole if turn.end_ms >= begin and turn.start_ms <= end)
+        assert part == store.exclusive(begin, end)
+
+
 def test_a_replaced_diarizer_is_an_error() -> None:
     store = OnlineSpeakers()
     say(store, Said(0, 2000, voice(0)))
