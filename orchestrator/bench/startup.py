@@ -33,6 +33,7 @@ def run(
     repeats: int = REPEATS,
     seconds: float = RECORDING_S,
     cache: Path | None = None,
+    weights: str = "--folder FOLDER",
     progress: ProgressReporter | None = None,
 ) -> Report:
     """Measure.
@@ -43,6 +44,7 @@ def run(
         repeats: fresh processes, one after another; the first may find cold disk caches.
         seconds: length of the recording.
         cache: where a server keeps what GPUs compile; None: wherever they do by themselves.
+        weights: the command line's words for ``folder``.
         progress: where to say how far it is.
 
     Raises:
@@ -57,7 +59,7 @@ def run(
     task.finish()
     return Report(
         title=f"parakeet from process start to its first transcript, {device}",
-        command=f"spark-speech bench startup --folder FOLDER --device {device} --repeats {repeats}",
+        command=f"spark-speech bench startup {weights} --device {device} --repeats {repeats}",
         rows=_rows(runs),
         notes=(
             f"Fresh processes, {repeats} of them; {seconds:g} s of audio. first_s is the first process, which"

@@ -309,7 +309,13 @@ def startup(
             folder = _release(settings_of(ctx), "current").model_repository / version_folder("parakeet")
         cache = settings_of(ctx).paths.home / "cache" / "gpu"
         report = bench.run(
-            folder, device=device, repeats=repeats, seconds=seconds, cache=cache, progress=progress
+            folder,
+            device=device,
+            repeats=repeats,
+            seconds=seconds,
+            cache=cache,
+            weights="--folder FOLDER" if synthetic is None else f"--synthetic {synthetic}",
+            progress=progress,
         )
     _show(report, as_json=as_json)
 
