@@ -3,7 +3,8 @@
 The encoder hears a window of each stream: a chunk, audio before it, and audio after it (`rounds`). All
 streams share one shape of window, so that a step is one pass of the network over all streams that have a
 chunk. Windows of many seconds give the words of the whole recording; short ones cost accuracy, since the
-features are normalised over the window, and gain latency and streams: `streaming_presets`.
+features are normalised over the window, and gain latency and streams: `streaming_presets`. A cache-aware
+checkpoint (`fastconformer.causal`) has a chunk of its own and remembers instead of hearing again.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from orchestrator.contract import SAMPLE_RATE_HZ
 from orchestrator.engines.acoustic import exact_convolutions
 from orchestrator.engines.base import EngineSource
 from orchestrator.engines.fastconformer import loading
-from orchestrator.engines.fastconformer.compute import Compute
+from orchestrator.engines.fastconformer.causal import CausalEncoder
+from orchestrator.engines.fastconformer.compute import Compute, Precision
 from orchestrator.engines.fastconformer.network import FastConformer
 from orchestrator.engines.fastconformer.rounds import Feed, Geometry, Round
-from orchestrator.engines.fastconformer.streaming import Heard, StreamPool
+from orchestrator.engines.fastconformer.streaming import CachedPool, Heard, StreamPool
 from orchestrator.engines.nemo_words import Vocabulary
 from orchestrator.engines.stream_speech import StreamSpeech
 from orchestrator.engines.streaming import (
@@ -48,6 +50,8 @@ from orchestrator.errors import (
 
 NAME: Final = "parakeet_streaming"
 
+_SIGNS: Final = ("<EOU>", "<EOB>")
+"""Tokens of parakeet_realtime_eou that tell of ends and add nothing to the text."""
 _PASS_S: Final = {"cuda": 1920.0, "cpu": 240.0}
 """The most audio in one pass of the network."""
 
@@ -71,16 +75,9 @@ def load(source: EngineSource) -> ParakeetStreaming:
     precision = options.precision
     if precision == "auto":
         precision = loading.precision_for(device, description, lean=lean)
-    geometry = _geometry(network, options.contexts)
+    contexts = _contexts(network, options)
     try:
-        compute = Compute(
-            network,
-            device,
-            precision=precision,
-            cuda_graphs=options.cuda_graphs,
-            window_samples=geometry.window * geometry.block,
-        )
-        pool = StreamPool(compute, geometry, options.max_streams, _max_batch(options, device))
+        pool = _pool(network, device, precision, options, contexts)
     except RuntimeError as error:  # also what torch says when there is no memory
         raise ModelLoadError(
             f"There is no room for {options.max_streams} streams on {device}: {_reason(error)}",
@@ -88,7 +85,7 @@ def load(source: EngineSource) -> ParakeetStreaming:
             model=NAME,
         ) from error
     languages = description.languages or tuple(map(_primary_tag, options.languages)) or ("en",)
-    return ParakeetStreaming(pool, vocabulary, options, languages)
+    return ParakeetStreaming(pool, vocabulary, contexts, languages, options.max_streams)
 
 
 class _Stream:
@@ -133,23 +130,23 @@ class ParakeetStreaming(StreamingRecognizer):
         self,
         pool: StreamPool,
         vocabulary: Vocabulary,
-        options: ParakeetStreamingOptions,
+        contexts: Contexts,
         languages: tuple[str, ...],
+        max_streams: int,
     ) -> None:
-        contexts = options.contexts
         self.info = StreamingInfo(
             name=NAME,
             languages=languages,
             chunk_ms=contexts.chunk_ms,
             left_ms=contexts.left_ms,
             right_ms=contexts.right_ms,
-            max_streams=options.max_streams,
+            max_streams=max_streams,
         )
         self._pool = pool
         config = pool.compute.network.config
         self._lexicon = Lexicon(vocabulary, config.head.kind, round(config.frame_ms))
-        self._speech = StreamSpeech(options.max_streams, pool.compute.device, pool.geometry.block)
-        self._free = list(range(options.max_streams))[::-1]
+        self._speech = StreamSpeech(max_streams, pool.compute.device, pool.geometry.block)
+        self._free = list(range(max_streams))[::-1]
         self._streams: dict[int, _Stream] = {}
         self._opened = 0
 
@@ -338,20 +335,45 @@ def _frames(part: Round) -> int:
     return part.commit + part.tail if part.final else part.commit
 
 
-def _geometry(network: FastConformer, contexts: Contexts) -> Geometry:
+def _contexts(network: FastConformer, options: ParakeetStreamingOptions) -> Contexts:
+    """The preset's, or those that a cache-aware encoder was trained for."""
     config = network.config
+    if not config.encoder.causal:
+        return options.contexts
+    frame_ms = round(config.frame_ms)
+    chunk_ms = (config.encoder.right + 1) * frame_ms
+    if options.chunk_ms not in (None, chunk_ms):
+        raise ConfigurationError(
+            f"This checkpoint takes chunks of {chunk_ms} ms, not of {options.chunk_ms} ms.",
+            fix=f"set chunk_ms to {chunk_ms}.",
+            model=NAME,
+        )
+    return Contexts(chunk_ms=chunk_ms, left_ms=config.encoder.left * frame_ms, right_ms=0)
+
+
+def _pool(
+    network: FastConformer,
+    device: torch.device,
+    precision: Precision,
+    options: ParakeetStreamingOptions,
+    contexts: Contexts,
+) -> StreamPool:
+    config, places = network.config, options.max_streams
+    hop, graphs = config.features.hop, options.cuda_graphs
+    window_s = (contexts.left_ms + contexts.chunk_ms + contexts.right_ms) / 1000
+    fits = options.max_batch or int(_PASS_S.get(device.type, _PASS_S["cpu"]) / window_s)
+    max_batch = max(1, min(fits, places))
+    if isinstance(network.encoder, CausalEncoder):
+        compute = Compute(network, device, precision=precision, cuda_graphs=graphs)
+        return CachedPool(compute, network.encoder, hop, places, max_batch)
     frame_ms = round(config.frame_ms)
     left, chunk, right = (
         -(-length // frame_ms) for length in (contexts.left_ms, contexts.chunk_ms, contexts.right_ms)
     )
-    return Geometry(left, chunk, right, config.features.hop, config.encoder.subsampling)
-
-
-def _max_batch(options: ParakeetStreamingOptions, device: torch.device) -> int:
-    contexts = options.contexts
-    window_s = (contexts.left_ms + contexts.chunk_ms + contexts.right_ms) / 1000
-    fits = options.max_batch or int(_PASS_S.get(device.type, _PASS_S["cpu"]) / window_s)
-    return max(1, min(fits, options.max_streams))
+    geometry = Geometry(left, chunk, right, hop, config.encoder.subsampling)
+    window = geometry.window * geometry.block
+    compute = Compute(network, device, precision=precision, cuda_graphs=graphs, window_samples=window)
+    return StreamPool(compute, geometry, places, max_batch)
 
 
 def _options(source: EngineSource) -> ParakeetStreamingOptions:

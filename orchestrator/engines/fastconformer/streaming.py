@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from orchestrator.engines.fastconformer.causal import OVERLAP, CausalEncoder, Memory
 from orchestrator.engines.fastconformer.compute import Compute
 from orchestrator.engines.fastconformer.heads import CtcHead, DecoderState, Tokens
 from orchestrator.engines.fastconformer.rounds import Geometry, Round
@@ -92,11 +93,12 @@ class StreamPool:
         window = self.geometry.window
         at = (base[:, None] + self._steps) % window + slot[:, None] * window
         audio = self._audio.index_select(0, at.flatten()).view(len(parts), -1)
-        encoded, _ = self.compute.encode(audio, samples)
-        if self._ctc is not None:
-            return self._ctc.tokens(encoded, parts, set(wanted))
-
         fresh = final_fresh % 2 > 0
+        encoded, offset = self._encode(audio, samples, slot, fresh, offset, commit)
+        if self._ctc is not None:
+            heard = self._ctc.tokens(encoded, offset, parts, set(wanted))
+            self._keep(slot)
+            return heard
         state = self._gathered(slot, fresh)
         frames = _taken(encoded, self._rows[: len(parts)], offset, self.geometry.chunk)
         found, state = self.compute.decode(frames, commit, state)
@@ -111,7 +113,17 @@ class StreamPool:
                 _put(state, rows, after, keep=(final_fresh[rows] < 2))
         heard = _listed(parts, wanted, found_packed, tail_packed)
         self._scatter(slot, state)
+        self._keep(slot)
         return heard
+
+    def _encode(
+        self, audio: Tensor, samples: Tensor, slot: Tensor, fresh: Tensor, offset: Tensor, commit: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The frames of the windows, and where among them the first to commit is."""
+        return self.compute.encode(audio, samples)[0], offset
+
+    def _keep(self, slot: Tensor) -> None:
+        """The pass has succeeded: what `_encode` has to remember may replace what it remembered."""
 
     def _upload(self, parts: Sequence[Round], wanted: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Numbers ``[8, n]``, where new blocks go ``[m]``, and the blocks ``[m, block]``, on the device."""
@@ -174,6 +186,46 @@ class StreamPool:
         pool.cell.index_copy_(1, slot, state.cell)
         pool.predicted.index_copy_(0, slot, state.predicted)
         pool.skip.index_copy_(0, slot, state.skip)
+
+
+class CachedPool(StreamPool):
+    """A `StreamPool` for a cache-aware encoder, whose memory of each stream stays on the device too.
+
+    A window is a chunk and the little audio before it that its features and subsampling need; its frames are
+    committed at once, for the encoder hears nothing of what comes later.
+    """
+
+    def __init__(
+        self, compute: Compute, encoder: CausalEncoder, hop: int, places: int, max_batch: int
+    ) -> None:
+        """Take the memory, for chunks of the length that the ``encoder`` of ``compute`` was trained for."""
+        geometry = Geometry(OVERLAP, encoder.chunk, 0, hop, encoder.config.subsampling)
+        super().__init__(compute, geometry, places, max_batch)
+        self._encoder = encoder
+        like = torch.zeros(0, dtype=compute.dtype, device=compute.device)
+        self._memory = encoder.empty(places, like)
+        self._after: Memory | None = None
+
+    def _encode(
+        self, audio: Tensor, samples: Tensor, slot: Tensor, fresh: Tensor, offset: Tensor, commit: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        mel, frames = self.compute.network.features(audio, samples)
+        x, _ = self._encoder.before_layers(mel.to(self.compute.dtype), frames)
+        x = _taken(x, self._rows[: len(slot)], offset, self.geometry.chunk)
+        memory = self._memory
+        passed = memory.passed.index_select(1, slot).masked_fill(fresh[None, :, None, None], 0.0)
+        kept = memory.frames.index_select(0, slot).masked_fill(fresh, 0)
+        encoded, self._after = self._encoder.step(
+            x, commit, Memory(memory.heard.index_select(1, slot), passed, kept)
+        )
+        return encoded, torch.zeros_like(offset)
+
+    def _keep(self, slot: Tensor) -> None:
+        if self._after is not None:
+            self._memory.heard.index_copy_(1, slot, self._after.heard)
+            self._memory.passed.index_copy_(1, slot, self._after.passed)
+            self._memory.frames.index_copy_(0, slot, self._after.frames)
+            self._after = None
 
 
 def _copied(state: DecoderState) -> DecoderState:
@@ -263,8 +315,11 @@ class _CtcRuns:
         self._head = head
         self._open: list[Token | None] = [None] * places
 
-    def tokens(self, encoded: Tensor, parts: Sequence[Round], wanted: set[int]) -> list[Heard]:
+    def tokens(
+        self, encoded: Tensor, offset: Tensor, parts: Sequence[Round], wanted: set[int]
+    ) -> list[Heard]:
         labels, certainty = self._head.labels(encoded)
+        begins = offset.tolist()
         bits = certainty.contiguous().view(torch.int32)
         both = torch.stack((labels.to(torch.int32), bits)).cpu().numpy()
         texts, sure = both[0].tolist(), np.ascontiguousarray(both[1]).view(np.float32).tolist()
@@ -272,12 +327,12 @@ class _CtcRuns:
         runs: list[Token | None] = []
         for row, part in enumerate(parts):
             run = None if part.fresh else self._open[part.slot]
-            begin = part.first - part.base
-            middle = begin + part.commit
-            committed, run = self._runs(texts[row], sure[row], begin, middle, part.base, run)
+            begin = begins[row]
+            middle, base = begin + part.commit, part.first - begin
+            committed, run = self._runs(texts[row], sure[row], begin, middle, base, run)
             tail: list[Token] = []
             if row in wanted or part.final:
-                tail, last = self._runs(texts[row], sure[row], middle, middle + part.tail, part.base, run)
+                tail, last = self._runs(texts[row], sure[row], middle, middle + part.tail, base, run)
                 tail += _ended(last)
                 if part.final:
                     committed, tail = committed + tail, []

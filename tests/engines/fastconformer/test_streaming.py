@@ -25,7 +25,7 @@ from orchestrator.engines.fastconformer.streaming import StreamPool
 from orchestrator.engines.nemo_words import Vocabulary, ctc_tokens, transducer_tokens, words
 from orchestrator.engines.parakeet_streaming import ParakeetStreaming
 from orchestrator.engines.streaming import Chunk, StreamOptions, StreamSegment, StreamUpdate
-from orchestrator.engines.streaming_presets import ParakeetStreamingOptions
+from orchestrator.engines.streaming_presets import Contexts
 from orchestrator.errors import (
     AudioValueError,
     InferenceError,
@@ -134,16 +134,14 @@ def engine(
     max_batch: int | None = None,
 ) -> ParakeetStreaming:
     left, chunk, right = geometry
-    options = ParakeetStreamingOptions(
-        chunk_ms=80 * chunk, left_ms=80 * left, right_ms=80 * right, max_streams=streams
-    )
     pool = StreamPool(
         local,  # type: ignore[arg-type]
         Geometry(left, chunk, right, HOP, SUBSAMPLING),
         streams,
         max_batch or streams,
     )
-    return ParakeetStreaming(pool, VOCABULARY, options, ("en", "de"))
+    contexts = Contexts(chunk_ms=80 * chunk, left_ms=80 * left, right_ms=80 * right)
+    return ParakeetStreaming(pool, VOCABULARY, contexts, ("en", "de"), streams)
 
 
 class Caption:
