@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final, cast
+from collections.abc import Iterable, Sequence
+from typing import Final, cast
 
 import av
 import numpy as np
@@ -15,6 +15,20 @@ from orchestrator.gateway.intake.decoder import Block, damaged
 
 _MAX_SAMPLES: Final = 1 << 24
 """Of all channels, from one call: silence shrinks to a ten-thousandth, and days of it would fill memory."""
+
+
+def check_amount(samples: int, blocks: Sequence[Block]) -> int:
+    """``samples``, of one piece of a stream so far, and those of ``blocks``.
+
+    Raises:
+        AudioTooLongError: they are more than are kept in memory.
+    """
+    samples += sum(block.size for block in blocks)
+    if samples > _MAX_SAMPLES:
+        raise AudioTooLongError(
+            f"A piece of the audio holds more than {_MAX_SAMPLES:,} samples.", fix="send smaller pieces."
+        )
+    return samples
 
 
 class PacketDecoder:
@@ -33,28 +47,19 @@ class PacketDecoder:
         self._floats = av.AudioResampler(format="fltp")
         self._channels = channels
 
-    def parse(self, data: bytes) -> list[Block]:
-        """Cut ``data`` into packets and decode them; none: the rest of what was held back."""
-        try:
-            packets: Sequence[Packet[Any]] = self._context.parse(data or None)
-        except (av.FFmpegError, ValueError) as error:
-            raise damaged("it cannot be cut into frames") from error
+    def decode_all(self, packets: Iterable[bytes]) -> list[Block]:
+        """Decode several packets of one piece of a stream."""
         blocks: list[Block] = []
         samples = 0
         for packet in packets:
             decoded = self.decode(packet)
             blocks += decoded
-            samples += sum(block.size for block in decoded)
-            if samples > _MAX_SAMPLES:
-                raise AudioTooLongError(
-                    f"{len(data):,} bytes of the audio hold more than {_MAX_SAMPLES:,} samples.",
-                    fix="send it in smaller pieces.",
-                )
+            samples = check_amount(samples, decoded)
         return blocks
 
-    def decode(self, packet: Packet[Any] | bytes | None) -> list[Block]:
+    def decode(self, packet: bytes | None) -> list[Block]:
         """Decode one packet; None: what the decoder holds back."""
-        given = Packet(packet) if isinstance(packet, bytes) else packet
+        given = None if packet is None else Packet(packet)
         try:
             frames = [out for frame in self._context.decode(given) for out in self._floats.resample(frame)]
             blocks = [np.asarray(frame.to_ndarray(), dtype=np.float32) for frame in frames]

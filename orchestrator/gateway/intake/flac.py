@@ -6,6 +6,7 @@ from typing import Final
 
 from orchestrator.gateway.intake.codec import PacketDecoder
 from orchestrator.gateway.intake.decoder import Block, check_format, damaged
+from orchestrator.gateway.intake.flac_frames import FlacFrames
 
 _MAX_HEADER: Final = 32 << 20
 """Metadata (pictures) that is skipped, in bytes; a block may be 16 MiB long."""
@@ -19,6 +20,7 @@ class FlacDecoder:
         self._head: bytearray | None = bytearray()
         self._skipped = 0
         self._info = b""
+        self._frames = FlacFrames()
         self._decoder: PacketDecoder | None = None
         self.rate_hz: int | None = None
         self.channels: int | None = None
@@ -31,19 +33,17 @@ class FlacDecoder:
             if rest is None:
                 return []
             data, self._head = rest, None
-        return self._frames(data) if data else []
+        return self._decoded(data)
 
     def end(self) -> list[Block]:
         """See `Decoder.end`."""
         if self._decoder is None:
             raise damaged("it ends inside its FLAC header")
-        blocks = []
-        while more := self._decoder.parse(b""):  # one frame a time
-            blocks += more
-        return blocks + self._decoder.decode(None)
+        last = self._frames.end()
+        return (self._decoder.decode(last) if last else []) + self._decoder.decode(None)
 
-    def _frames(self, data: bytes) -> list[Block]:
-        return [] if self._decoder is None else self._decoder.parse(data)
+    def _decoded(self, data: bytes) -> list[Block]:
+        return [] if self._decoder is None else self._decoder.decode_all(self._frames.feed(data))
 
     def _parse(self, head: bytearray) -> bytes | None:
         """Take whole metadata blocks off ``head``; what follows the last one, None before that."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from orchestrator.errors import AudioDecodeError
-from orchestrator.gateway.intake.codec import PacketDecoder
+from orchestrator.gateway.intake.codec import PacketDecoder, check_amount
 from orchestrator.gateway.intake.decoder import Block, check_format, damaged
 from orchestrator.gateway.intake.ogg import OggReader, Page
 
@@ -29,7 +29,13 @@ class OggDecoder:
 
     def feed(self, data: bytes) -> list[Block]:
         """See `Decoder.feed`."""
-        return [block for page in self._ogg.feed(data) for block in self._page(page)]
+        blocks: list[Block] = []
+        samples = 0
+        for page in self._ogg.feed(data):
+            decoded = self._page(page)
+            blocks += decoded
+            samples = check_amount(samples, decoded)
+        return blocks
 
     def end(self) -> list[Block]:
         """See `Decoder.end`."""

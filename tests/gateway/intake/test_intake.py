@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.audio import PcmFormat, decode
-from orchestrator.errors import AudioDecodeError, AudioError, AudioValueError
-from orchestrator.gateway.intake import AudioSpec, Encoding, Intake
+from orchestrator.errors import AudioDecodeError, AudioError, AudioTooLongError, AudioValueError
+from orchestrator.gateway.intake import PIECE_BYTES, AudioSpec, Encoding, Intake
 
 RATE = 24_000
 
@@ -178,6 +178,54 @@ def test_headers_without_end() -> None:
     intake.feed(flac + picture)
     with pytest.raises(AudioDecodeError, match="header is longer"):
         intake.feed(picture + picture)
+
+
+def test_silence_that_would_fill_the_memory() -> None:
+    """In pieces it is taken; all at once it is refused, before it is unpacked whole."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(17_000_000, np.int16), 16_000, format="FLAC", subtype="PCM_16")
+    data = buffer.getvalue()
+    assert len(data) < 1_000_000
+    with pytest.raises(AudioTooLongError, match="holds more than"):
+        streamed(data, cuts=len(data))
+    assert streamed(data, cuts=PIECE_BYTES).size == 17_000_000
+    pages = opus()
+    last = pages.rindex(b"OggS")
+    packet = b"\x01"  # two frames of 10 ms, both empty: nothing is heard
+    page = pages[last : last + 5] + b"\0" + pages[last + 6 : last + 26] + b"\xff" + b"\x01" * 255
+    with pytest.raises(AudioTooLongError, match="holds more than"):
+        streamed(pages[:last] + (page + packet * 255) * 200, cuts=1 << 20)
+
+
+def test_flac_comes_frame_by_frame() -> None:
+    """Live sound must not wait for more of it than one frame."""
+    data = file("FLAC", "PCM_16", rate=16_000)
+    intake = Intake(AudioSpec())
+    half = intake.feed(data[: len(data) // 2]).size
+    assert half > 4000 - 2 * 4096
+    frames = [intake.feed(data[at : at + 100]).size for at in range(len(data) // 2, len(data), 100)]
+    assert {size for size in frames if size} <= {4096}
+    assert half + sum(frames) + intake.end().size == 8000
+
+
+@pytest.mark.parametrize("block_size", [192, 576, 1000, 4096, 70, 4608, 65_535])
+def test_flac_with_blocks_of_any_size(block_size: int) -> None:
+    samples = (tone(1, 16_000, 5.0)[:, 0] * 32_767).astype(np.int16)
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="flac") as container:
+        stream = container.add_stream(
+            "flac", rate=16_000, layout="mono", options={"frame_size": str(block_size)}
+        )
+        for begin in range(0, len(samples), block_size):
+            frame = av.AudioFrame.from_ndarray(
+                samples[None, begin : begin + block_size], format="s16", layout="mono"
+            )
+            frame.sample_rate = 16_000
+            for packet in stream.encode(frame):
+                container.mux(packet)
+        for packet in stream.encode(None):
+            container.mux(packet)
+    np.testing.assert_allclose(streamed(buffer.getvalue(), cuts=333), samples / 32_768, atol=1e-6)
 
 
 def test_impossible_headers() -> None:
