@@ -77,10 +77,10 @@ class Streams:
     ) -> None:
         if context.chunk_ms != engine.info.chunk_ms:
             raise ModelLoadError(
-                f"config.pbtxt of {context.name} says chunks of {context.chunk_ms} ms, the engine takes "
+                f"{context.name} tells its clients chunks of {context.chunk_ms} ms, its checkpoint takes "
                 f"{engine.info.chunk_ms} ms",
                 model=context.name,
-                fix="build the release again: spark-speech build",
+                fix=f"set streaming.chunk_ms = {engine.info.chunk_ms} and build the release again",
             )
         self._engine = engine
         self._context = context

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from orchestrator.contract import Parameter
+from orchestrator.engines.streaming_presets import PRESETS
 from orchestrator.errors import ConfigurationError
 from orchestrator.repository.config import InstanceGroup, ModelConfig, SequenceBatching
 from orchestrator.settings import StreamingSettings
 
-PRESET_CHUNK_MS: Final[Mapping[str, int]] = {"low_latency": 160, "balanced": 560, "throughput": 960}
-"""What a client sends at once; a model refuses to load where its engine has another length."""
 REFUSED_CANDIDATES: Final = 64
 """A stream that is refused holds a place in Triton until it ends or is idle for too long. While there are
 such places the model answers at once; without, Triton would let newcomers wait for one."""
@@ -32,7 +30,7 @@ def stream_config(config: ModelConfig, settings: StreamingSettings) -> ModelConf
     Raises:
         ConfigurationError: fewer streams than instances.
     """
-    chunk_ms = settings.chunk_ms or PRESET_CHUNK_MS[settings.preset]
+    chunk_ms = settings.chunk_ms or PRESETS[settings.preset].chunk_ms
     max_streams = settings.max_streams or config.max_batch_size
     if max_streams < settings.instances:
         raise ConfigurationError(
