@@ -43,7 +43,7 @@ sys.modules["live_model"] = live_model  # dataclasses look their module up
 _spec.loader.exec_module(live_model)
 Live, MODEL = live_model.Live, live_model.MODEL
 
-REAPED, MANY, ABANDONED = "reaped", "many", "abandoned"
+REAPED, MANY, ABANDONED, TWINS = "reaped", "many", "abandoned", "twins"
 CROWD = 250
 """Streams of `ABANDONED` that are begun at once."""
 STREAMS = 4
@@ -106,18 +106,20 @@ def echo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = live_model.config(StreamingSettings(max_streams=STREAMS, idle_timeout_s=IDLE_S, queue_delay_ms=2))
     many = live_model.config(StreamingSettings(max_streams=64, idle_timeout_s=30, queue_delay_ms=5))
     crowd = live_model.config(StreamingSettings(max_streams=2 * CROWD, idle_timeout_s=0.2, queue_delay_ms=5))
+    twins = live_model.config(StreamingSettings(max_streams=8, instances=2, idle_timeout_s=30))
     return live_model.write_echo(  # type: ignore[no-any-return]
         tmp_path_factory.mktemp("echo"),
         base,
         live_model.with_idle(base, REAPED, 200_000),
         live_model.with_idle(many, MANY, 60_000_000),
         live_model.with_idle(crowd, ABANDONED, 250_000),
+        live_model.with_idle(twins, TWINS, 60_000_000),
     )
 
 
 @pytest.fixture(scope="module")
 def served(serve: Serve, echo_repository: Path) -> Iterator[Served]:
-    with serve(echo_repository, MODEL, REAPED, MANY, ABANDONED) as server, Live(server.url) as live:
+    with serve(echo_repository, MODEL, REAPED, MANY, ABANDONED, TWINS) as server, Live(server.url) as live:
         yield Served(server, live)
 
 
@@ -286,6 +288,23 @@ def test_streams_over_the_limit_are_refused_at_once_and_the_others_go_on(
     for stream in running:
         assert served.live.send(stream, [2], end=True).words == ["1", "2"]
     assert served.live.send(next(ids), [3], start=True, end=True).words == ["3"]
+
+
+def test_two_instances_share_the_streams_evenly(served: Served, ids: Iterator[int]) -> None:
+    """Also after some of one instance's have ended: a newcomer goes where there is room."""
+    open_streams: list[int] = []
+    for _ in range(3):
+        while len(open_streams) < 8:
+            open_streams.append(next(ids))
+            served.live.send(open_streams[-1], [1], start=True, model=TWINS)
+        refused = next(ids)
+        assert isinstance(served.live.fault(refused, [1], start=True, model=TWINS), StreamLimitError)
+        served.live.fault(refused, [], end=True, model=TWINS)
+        for stream in open_streams[1:4]:
+            assert served.live.send(stream, [], end=True, model=TWINS).words
+        del open_streams[1:4]
+    for stream in open_streams:
+        served.live.send(stream, [], end=True, model=TWINS)
 
 
 def test_streams_that_never_end_give_their_places_to_others(served: Served, ids: Iterator[int]) -> None:
