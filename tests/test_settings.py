@@ -200,3 +200,24 @@ def test_errors_do_not_repeat_what_may_be_a_secret(override: str, caplog: pytest
 
 def test_sections_given_by_callers_are_taken_whole() -> None:
     assert Settings(build=BuildSettings(models={"a": "b"})).build.models == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("streaming.chunk_ms=0", "at least 80"),
+        ("streaming.chunk_ms=100", "multiple of 80"),
+        ("streaming.left_ms=-80", "greater than or equal"),
+        ("streaming.preset=fast", "low_latency"),
+        ("streaming.instances=0", "greater than or equal"),
+    ],
+)
+def test_live_streams_that_cannot_be_set_up_are_refused(override: str, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        load(overrides=[override], environ=NO_ENVIRONMENT)
+
+
+def test_each_instance_has_a_stream() -> None:
+    with pytest.raises(ConfigurationError, match="at least instances"):
+        load(overrides=["streaming.max_streams=2", "streaming.instances=3"], environ=NO_ENVIRONMENT)
+    assert load(overrides=["streaming.right_ms=0"], environ=NO_ENVIRONMENT).streaming.right_ms == 0
