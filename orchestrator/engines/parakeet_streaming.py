@@ -11,22 +11,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
 from orchestrator.contract import SAMPLE_RATE_HZ
 from orchestrator.engines.acoustic import exact_convolutions
 from orchestrator.engines.base import EngineSource
 from orchestrator.engines.fastconformer import loading
-from orchestrator.engines.fastconformer.causal import CausalEncoder
-from orchestrator.engines.fastconformer.compute import Compute, Precision
-from orchestrator.engines.fastconformer.network import FastConformer
-from orchestrator.engines.fastconformer.rounds import Feed, Geometry, Round
-from orchestrator.engines.fastconformer.streaming import CachedPool, Heard, StreamPool
+from orchestrator.engines.fastconformer.rounds import Feed, Round
+from orchestrator.engines.fastconformer.streaming import Heard, StreamPool
+from orchestrator.engines.lexicon import Lexicon, Token
 from orchestrator.engines.nemo_words import Vocabulary
+from orchestrator.engines.parakeet_runtime import device_of
+from orchestrator.engines.parakeet_streaming_setup import (
+    NAME,
+    contexts_of,
+    options_of,
+    pool_of,
+    vocabulary_of,
+)
 from orchestrator.engines.stream_speech import StreamSpeech
 from orchestrator.engines.streaming import (
     Chunk,
@@ -36,24 +40,16 @@ from orchestrator.engines.streaming import (
     StreamSegment,
     StreamUpdate,
 )
-from orchestrator.engines.streaming_presets import Contexts, ParakeetStreamingOptions
-from orchestrator.engines.utterances import Lexicon, Token, Utterances
+from orchestrator.engines.streaming_presets import Contexts
+from orchestrator.engines.utterances import Utterances
 from orchestrator.errors import (
     AudioValueError,
-    ConfigurationError,
     InferenceError,
     InvalidRequestError,
     ModelLoadError,
     StreamLimitError,
     UnsupportedLanguageError,
 )
-
-NAME: Final = "parakeet_streaming"
-
-_SIGNS: Final = ("<EOU>", "<EOB>")
-"""Tokens of parakeet_realtime_eou that tell of ends and add nothing to the text."""
-_PASS_S: Final = {"cuda": 1920.0, "cpu": 240.0}
-"""The most audio in one pass of the network."""
 
 
 def load(source: EngineSource) -> ParakeetStreaming:
@@ -64,20 +60,17 @@ def load(source: EngineSource) -> ParakeetStreaming:
             is not there or has no room.
         ConfigurationError: an unknown or invalid option.
     """
-    options = _options(source)
-    device = _device(source.device)
+    options = options_of(source)
+    device = device_of(source.device)
     if source.threads is not None:
         torch.set_num_threads(source.threads)
-    lean = loading.is_lean(source.folder)
     network, description = loading.load(source.folder, device, prefer_ctc=options.head == "ctc")
-    tokens = description.tokens
-    vocabulary = Vocabulary(tokens.pieces, marks=tokens.marks, unknown=tokens.unknown, control=tokens.control)
+    contexts = contexts_of(network, options)
     precision = options.precision
     if precision == "auto":
-        precision = loading.precision_for(device, description, lean=lean)
-    contexts = _contexts(network, options)
+        precision = loading.precision_for(device, description, lean=loading.is_lean(source.folder))
     try:
-        pool = _pool(network, device, precision, options, contexts)
+        pool = pool_of(network, device, precision, options, contexts)
     except RuntimeError as error:  # also what torch says when there is no memory
         raise ModelLoadError(
             f"There is no room for {options.max_streams} streams on {device}: {_reason(error)}",
@@ -85,7 +78,9 @@ def load(source: EngineSource) -> ParakeetStreaming:
             model=NAME,
         ) from error
     languages = description.languages or tuple(map(_primary_tag, options.languages)) or ("en",)
-    return ParakeetStreaming(pool, vocabulary, contexts, languages, options.max_streams)
+    return ParakeetStreaming(
+        pool, vocabulary_of(description.tokens), contexts, languages, options.max_streams
+    )
 
 
 class _Stream:
@@ -333,76 +328,6 @@ class ParakeetStreaming(StreamingRecognizer):
 def _frames(part: Round) -> int:
     """Encoder frames that a round commits."""
     return part.commit + part.tail if part.final else part.commit
-
-
-def _contexts(network: FastConformer, options: ParakeetStreamingOptions) -> Contexts:
-    """The preset's, or those that a cache-aware encoder was trained for."""
-    config = network.config
-    if not config.encoder.causal:
-        return options.contexts
-    frame_ms = round(config.frame_ms)
-    chunk_ms = (config.encoder.right + 1) * frame_ms
-    if options.chunk_ms not in (None, chunk_ms):
-        raise ConfigurationError(
-            f"This checkpoint takes chunks of {chunk_ms} ms, not of {options.chunk_ms} ms.",
-            fix=f"set chunk_ms to {chunk_ms}.",
-            model=NAME,
-        )
-    return Contexts(chunk_ms=chunk_ms, left_ms=config.encoder.left * frame_ms, right_ms=0)
-
-
-def _pool(
-    network: FastConformer,
-    device: torch.device,
-    precision: Precision,
-    options: ParakeetStreamingOptions,
-    contexts: Contexts,
-) -> StreamPool:
-    config, places = network.config, options.max_streams
-    hop, graphs = config.features.hop, options.cuda_graphs
-    window_s = (contexts.left_ms + contexts.chunk_ms + contexts.right_ms) / 1000
-    fits = options.max_batch or int(_PASS_S.get(device.type, _PASS_S["cpu"]) / window_s)
-    max_batch = max(1, min(fits, places))
-    if isinstance(network.encoder, CausalEncoder):
-        compute = Compute(network, device, precision=precision, cuda_graphs=graphs)
-        return CachedPool(compute, network.encoder, hop, places, max_batch)
-    frame_ms = round(config.frame_ms)
-    left, chunk, right = (
-        -(-length // frame_ms) for length in (contexts.left_ms, contexts.chunk_ms, contexts.right_ms)
-    )
-    geometry = Geometry(left, chunk, right, hop, config.encoder.subsampling)
-    window = geometry.window * geometry.block
-    compute = Compute(network, device, precision=precision, cuda_graphs=graphs, window_samples=window)
-    return StreamPool(compute, geometry, places, max_batch)
-
-
-def _options(source: EngineSource) -> ParakeetStreamingOptions:
-    try:
-        return ParakeetStreamingOptions.model_validate(source.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise ConfigurationError(
-            f"The option {name!r} of the engine {NAME}: {first['msg']}.",
-            fix=f"the options are {', '.join(ParakeetStreamingOptions.model_fields)}.",
-            model=NAME,
-        ) from error
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"There is no torch device {name!r}.", fix="use cpu, cuda or cuda:<number>.", model=NAME
-        ) from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ModelLoadError(
-            f"The device {name} is not there: torch sees {torch.cuda.device_count()} CUDA devices.",
-            fix="set the device to cpu, or repair the driver.",
-            model=NAME,
-        )
-    return device
 
 
 def _primary_tag(language: str) -> str:

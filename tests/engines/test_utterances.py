@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from orchestrator.engines.base import RecognizedWord
 from orchestrator.engines.endpointing import EndpointingOptions
+from orchestrator.engines.lexicon import Lexicon, Token
 from orchestrator.engines.nemo_words import TokenBatch, Vocabulary, transducer_tokens, words
 from orchestrator.engines.streaming import StreamSegment
-from orchestrator.engines.utterances import ONSET_MS, Lexicon, Token, Utterances
+from orchestrator.engines.utterances import ONSET_MS, Utterances
 
 # <unk> is 0; the last two are the UTF-8 bytes of e with acute accent.
 PIECES = (

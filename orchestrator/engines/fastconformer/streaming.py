@@ -19,7 +19,7 @@ from orchestrator.engines.fastconformer.causal import OVERLAP, CausalEncoder, Me
 from orchestrator.engines.fastconformer.compute import Compute
 from orchestrator.engines.fastconformer.heads import CtcHead, DecoderState, Tokens
 from orchestrator.engines.fastconformer.rounds import Geometry, Round
-from orchestrator.engines.utterances import Token
+from orchestrator.engines.lexicon import Token
 
 _COLUMNS: Final = 8
 """Whole numbers of a row that go to the device."""
