@@ -2,13 +2,12 @@
 
 The recording is cut into utterances as a live stream cuts it: Silero's voice activity in frames of 80 ms,
 and the endpointing that streams have by default. Each utterance goes through the client's own
-`orchestrator.client.stream.speakers`, with a diarizer in this process, and all that lies between utterances
-is unheard, as it is there. Four DERs of the same recording:
+`orchestrator.client.stream.speakers`, with a diarizer in this process. Four DERs of the same recording:
 
 - ``der_live``: each utterance with the speakers it was first given;
 - ``der_corrected``: after the corrections inside the horizon;
-- ``der_relabelled``: after the pass over the whole stream at its end;
-- ``der_offline``: the diarizer on the recording itself.
+- ``der_relabelled``: after the pass over the whole stream at its end, as 16-bit audio;
+- ``der_offline``: the diarizer on the recording.
 """
 
 from __future__ import annotations
@@ -186,6 +185,7 @@ async def live(diarizer: Diarizer, samples: Samples, spans: Sequence[tuple[int, 
             waits.append(time.perf_counter() - begin)
             first += _within(speakers.turns(), start_ms, end_ms)
         corrected = speakers.turns()
+        speakers.hear(0, pcm)
         await speakers.finish()
         return LiveResult(tuple(first), corrected, speakers.turns(), tuple(waits))
     finally:

@@ -16,10 +16,12 @@ from orchestrator.client.stream.events import Partial, SpeakerChange, StreamEven
 from orchestrator.client.stream.labeler import Correction, SpeakerLabeler
 from orchestrator.client.stream.replay import Heard
 from orchestrator.client.stream.results import Captions, Finals
+from orchestrator.contract import SAMPLE_RATE_HZ
 from orchestrator.errors import ServiceError
 
 logger = logging.getLogger(__name__)
 
+_MS_PER_S: Final = 1000
 _CORRECTIONS: Final = "corrections"
 """In the queue of finals: something told before may be known better."""
 
@@ -63,6 +65,11 @@ class Announcer:
         """Say one thing; waits while too much is unread."""
         self.finals.add(event)
         await self._out.send(event)
+
+    def took(self, begin: int, samples: Pcm16) -> None:
+        """Take note that the server has audio; ``begin`` counts samples of the stream."""
+        if self._labeler is not None:
+            self._labeler.hear(begin * _MS_PER_S // SAMPLE_RATE_HZ, samples)
 
     async def heard(self, segments: Sequence[Heard]) -> None:
         """Say what is new in the segments of an answer."""

@@ -18,6 +18,9 @@ class SpeakerLabeler(Protocol):
     def watch(self, news: Callable[[], None]) -> None:
         """Have ``news`` called whenever `corrections` may have something while no final is being named."""
 
+    def hear(self, start_ms: int, audio: Pcm16) -> None:
+        """All audio of the stream, in order; after a lost connection some of it comes again."""
+
     def ongoing(self, segment: Segment, audio: Callable[[int, int], Pcm16]) -> None:
         """Begin with an utterance that goes on for long: its beginning can be named before it is final.
 

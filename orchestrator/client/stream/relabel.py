@@ -20,7 +20,7 @@ FULL_SCALE: Final = np.float32(32_768)
 
 
 class Kept:
-    """The utterances of a stream as 16-bit audio, up to a longest stream."""
+    """A stream's 16-bit audio, up to a longest stream."""
 
     def __init__(self, max_s: float) -> None:
         self._limit_ms = max_s * _MS_PER_S
@@ -28,7 +28,9 @@ class Kept:
         self._end_ms = 0
 
     def add(self, start_ms: int, audio: Pcm16) -> None:
-        """Take in an utterance; once the stream is too long, what was kept is dropped."""
+        """Take in what is new of a piece; once the stream is too long, what was kept is dropped."""
+        known = max(0, self._end_ms - start_ms)
+        start_ms, audio = start_ms + known, audio[known * _SAMPLES_PER_MS :]
         self._end_ms = max(self._end_ms, start_ms + -(-len(audio) // _SAMPLES_PER_MS))
         if self._end_ms > self._limit_ms:
             self._pieces.clear()
@@ -36,7 +38,7 @@ class Kept:
             self._pieces.append((start_ms, audio))
 
     def audio(self) -> Samples | None:
-        """The stream with silence between utterances; None where it was too long, or nothing was said."""
+        """The whole, with silence where nothing was taken in; None where it was too long, or empty."""
         if self._end_ms > self._limit_ms or not self._pieces:
             return None
         whole = np.zeros(self._end_ms * _SAMPLES_PER_MS, dtype=np.float32)

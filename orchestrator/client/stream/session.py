@@ -203,6 +203,7 @@ class Session:
             self._language = update.language
             heard = replay.answered(update)
             self._room.set()
+            announcer.took(sent - len(piece.samples), piece.samples)
             await announcer.heard(heard)
         return None
 

@@ -6,7 +6,7 @@ what comes later comes as a correction. Words get their speakers by the rules fo
 
 A window is as long as the diarizer takes, 10 s: what is new at its end, up to `STEP_MS`, and what was said
 before it, so that voices are long enough to embed and windows overlap. An utterance that goes on for long is
-asked about while it does. Only utterances are sent; what lies between them is silence here.
+asked about while it does. Only utterances are sent; what lies between them is silence in a window.
 `orchestrator.bench.online_speakers` measures what that costs and gives.
 """
 
@@ -127,6 +127,11 @@ class LiveSpeakers:
         """Have ``news`` called whenever `corrections` may have something, outside of `final`."""
         self._news = news
 
+    def hear(self, start_ms: int, audio: Pcm16) -> None:
+        """Keep the audio, where it will be heard again at the end; see `SpeakerLabeler`."""
+        if self._kept is not None:
+            self._kept.add(start_ms, audio)
+
     def ongoing(self, segment: Segment, audio: Callable[[int, int], Pcm16]) -> None:
         """Ask about an utterance's beginning, once there is enough of it; see `SpeakerLabeler`."""
         start_ms = max(_ms(segment.start), self._asked_ms)
@@ -138,8 +143,6 @@ class LiveSpeakers:
         """Ask the diarizer about an utterance, in the background; see `SpeakerLabeler`."""
         stretch = _Stretch(_ms(segment.start), _ms(segment.end), utterance)
         self._utterances[utterance] = _Utterance(segment, stretch, anyio.current_time())
-        if self._kept is not None:
-            self._kept.add(stretch.start_ms, audio)
         self._want(stretch, audio)
         self._forget(stretch.end_ms)
 

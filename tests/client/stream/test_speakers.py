@@ -99,6 +99,7 @@ def live(
 
 async def say(speakers: LiveSpeakers, number: int, start_ms: int, *said: tuple[int, int]) -> Segment:
     segment, audio = utterance(start_ms, *said)
+    speakers.hear(start_ms, audio)
     speakers.submit(number, segment, audio)
     return await speakers.final(number)
 
@@ -327,10 +328,12 @@ def test_relabelling_that_fails_or_is_too_long_leaves_the_names(caplog: pytest.L
     assert "longer than 3 s" in caplog.records[-1].getMessage()
 
 
-def test_kept_audio_is_silent_between_utterances() -> None:
+def test_kept_audio_is_in_its_place_and_audio_that_comes_again_changes_nothing() -> None:
     kept = Kept(60)
     assert kept.audio() is None
-    kept.add(100, np.full(160, 16_384, np.int16))
+    kept.add(100, np.full(80, 16_384, np.int16))
+    kept.add(100, np.concatenate((np.full(80, -1, np.int16), np.full(80, 16_384, np.int16))))
+    kept.add(100, np.full(48, -1, np.int16))
     kept.add(200, np.full(1, -32_768, np.int16))
     audio = kept.audio()
     assert audio is not None
