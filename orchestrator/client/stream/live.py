@@ -57,4 +57,5 @@ class LiveStream:
     async def aclose(self) -> None:
         """End the stream now, here and on the server; what is not final is dropped. Safe to call again."""
         await self._session.aclose()
-        await self._events.aclose()
+        if not getattr(self._events, "ag_running", False):  # a task that waits for an event learns it by itself
+            await self._events.aclose()

@@ -67,13 +67,13 @@ class Replay:
         self._sent = 0
         self._origin = 0  # where the server's sequence began
         self._ended = False
-        self._opened = False
+        self._began = False
+        self._opened = False  # in the sequence of now
         self._finished = False
         self._flight: Piece | None = None
         self._first_utterance = 0  # number that the sequence's utterance 0 has in the stream
         self._next_utterance = 0
-        self._forced: list[int] = []
-        self._forced_sent = 0  # of `_forced`, in this sequence
+        self._forced: list[int] = []  # ends of utterances that were asked for and not yet answered
 
     @property
     def received(self) -> int:
@@ -129,7 +129,7 @@ class Replay:
         if self._finished:
             return None
         waiting = self.received - self._sent
-        forced = next((place - self._sent for place in self._forced[self._forced_sent :]), None)
+        forced = self._forced[0] - self._sent if self._forced else None
         length = min(waiting if forced is None else forced, self._largest)
         force = length == forced
         end = self._ended and length == waiting
@@ -138,6 +138,17 @@ class Replay:
             if not length:
                 return None
         self._flight = Piece(self._slice(self._sent, self._sent + length), not self._opened, end, force)
+        return self._flight
+
+    def sign_of_life(self) -> Piece | None:
+        """A piece without audio, for a source that is silent; None before the first piece with audio.
+
+        It opens a new sequence where the last one was lost.
+        """
+        if not self._began or self._finished:
+            return None
+        empty = np.zeros(0, np.int16)
+        self._flight = Piece(empty, start=not self._opened, end=False, force_end_of_utterance=False)
         return self._flight
 
     def answered(self, update: StreamUpdate) -> tuple[Heard, ...]:
@@ -150,8 +161,9 @@ class Replay:
         if flight is None:
             raise ValueError("an answer without a piece under way")
         self._sent += len(flight.samples)
-        self._forced_sent += flight.force_end_of_utterance
-        self._opened = True
+        self._began = self._opened = True
+        if flight.force_end_of_utterance:
+            del self._forced[0]
         heard = tuple(self._heard(segment) for segment in update.segments)
         # A number that was final before would be a fault of the server's; finals never change.
         heard = tuple(one for one in heard if one.segment.utterance >= self._next_utterance)
@@ -172,7 +184,6 @@ class Replay:
         self._opened = False
         self._sent = self._origin = self._final
         self._first_utterance = self._next_utterance
-        self._forced_sent = 0
         # With all audio final there is nothing that a new sequence could still say.
         self._finished = self._ended and not self._audio
 
@@ -180,9 +191,6 @@ class Replay:
         final = max(self._final, min(final, self._sent))
         del self._audio[: (final - self._final) * _SAMPLE_BYTES]
         self._final = final
-        over = sum(position <= final for position in self._forced[: self._forced_sent])
-        self._forced = self._forced[over:]
-        self._forced_sent -= over
 
     def _heard(self, segment: StreamSegment) -> Heard:
         offset_ms = self._origin // _SAMPLES_PER_MS

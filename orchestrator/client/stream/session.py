@@ -21,11 +21,11 @@ from orchestrator.client.stream.labeler import SpeakerLabeler
 from orchestrator.client.stream.line import Line, Transport
 from orchestrator.client.stream.options import StreamRequest
 from orchestrator.client.stream.outage import Outages
-from orchestrator.client.stream.replay import Replay
+from orchestrator.client.stream.replay import Piece, Replay
 from orchestrator.client.stream.results import Finals
 from orchestrator.client.stream.sources import StreamSource
 from orchestrator.contract import SAMPLE_RATE_HZ
-from orchestrator.errors import SpeechError
+from orchestrator.errors import ServiceError, SpeechError
 from orchestrator.settings import Settings
 from orchestrator.transcript.models import Transcript
 
@@ -37,6 +37,8 @@ _LARGEST_MS: Final = 2000
 """Audio of one request when the server is behind: more would make other streams wait for this one."""
 _UNREAD: Final = 64
 """Events that wait for the caller; beyond them no more audio is sent until one is taken."""
+_SILENCE_S: Final = 15.0
+"""A source that gives nothing for this long: the server is told that the stream is still wanted."""
 _FIRST_WAIT_S: Final = 0.25
 _LONGEST_WAIT_S: Final = 3.0
 
@@ -97,15 +99,22 @@ class Session:
         """
         out, unread = anyio.create_memory_object_stream[StreamEvent](_UNREAD)
         with unread:
-            self._working = asyncio.create_task(self._work(out))
+            working = self._working = asyncio.create_task(self._work(out))
             self._running.add(self)
+            working.add_done_callback(lambda _: self._running.discard(self))
             try:
                 async for event in unread:
                     yield event
-                await self._working
+                await asyncio.wait({working})
+                if working.cancelled():
+                    raise ServiceError(
+                        f"This stream from {self._transport.host} was closed while it was read.",
+                        fix="end it with stop() to get all that was said.",
+                        host=self._transport.host,
+                    )
+                working.result()
             finally:
                 await self.aclose()
-                self._running.discard(self)
 
     async def aclose(self) -> None:
         """End the stream now, here and on the server; what is not final is dropped."""
@@ -176,13 +185,16 @@ class Session:
     async def _send_all(self, line: Line, announcer: Announcer) -> SpeechError | None:
         """Send everything; what ended it before its time, if anything did."""
         replay = self._replay
+        silent = False
         while not replay.finished and not (replay.ended and not replay.received):
             piece = replay.next_piece()
             if piece is None:
                 self._news.clear()
-                if self._request.caught_up:
+                if self._request.caught_up and not silent:
                     await announcer.tell(CaughtUp(replay.received / SAMPLE_RATE_HZ))
-                await self._news.wait()
+                piece = await self._silence()
+            silent = piece is not None and not len(piece.samples)
+            if piece is None:
                 continue
             try:
                 update = await line.send(piece)
@@ -206,6 +218,16 @@ class Session:
             announcer.took(sent - len(piece.samples), piece.samples)
             await announcer.heard(heard)
         return None
+
+    async def _silence(self) -> Piece | None:
+        """Wait for news; what to send where there is none for long."""
+        while True:
+            with anyio.move_on_after(_SILENCE_S):
+                await self._news.wait()
+                return None
+            piece = self._replay.sign_of_life()
+            if piece is not None:
+                return piece
 
     def _transcript(self, finals: Finals, route: Route) -> Transcript:
         return finals.transcript(

@@ -163,6 +163,37 @@ def test_a_final_that_comes_twice_is_said_once() -> None:
     assert replay.answered(StreamUpdate((final,), 80, 10, "en")) == ()
 
 
+def test_a_server_cannot_make_final_what_it_was_not_sent() -> None:
+    replay = Replay(80, 80)
+    replay.add(np.arange(160 * PER_MS, dtype=np.int16))
+    replay.next_piece()
+    replay.answered(replace(NOTHING, final_ms=10_000))
+    replay.lost()
+    piece = replay.next_piece()
+    assert piece is not None
+    assert piece.samples[0] == 80 * PER_MS
+
+
+def test_signs_of_life() -> None:
+    replay = Replay(80, 400)
+    assert replay.sign_of_life() is None, "a stream that did not begin has no place to keep"
+    replay.add(np.zeros(80 * PER_MS, np.int16))
+    assert replay.next_piece() is not None
+    replay.answered(replace(NOTHING, final_ms=80))
+    piece = replay.sign_of_life()
+    assert piece is not None
+    assert (len(piece.samples), piece.start, piece.end) == (0, False, False)
+    replay.lost()
+    piece = replay.sign_of_life()
+    assert piece is not None
+    assert piece.start
+    replay.answered(NOTHING)
+    replay.end()
+    assert replay.next_piece() is not None
+    replay.answered(NOTHING)
+    assert replay.sign_of_life() is None
+
+
 def test_an_answer_to_nothing_is_a_fault() -> None:
     with pytest.raises(ValueError, match="under way"):
         Replay(80, 400).answered(NOTHING)

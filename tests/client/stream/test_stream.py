@@ -14,6 +14,8 @@ import pytest
 import soundfile
 
 from orchestrator.client import AsyncSpeechClient, Completed, Final, Partial, SpeechClient, StreamEvent
+from orchestrator.client.stream import session
+from orchestrator.client.stream.events import CaughtUp
 from orchestrator.errors import (
     AudioNotFoundError,
     AudioValueError,
@@ -21,6 +23,7 @@ from orchestrator.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
     ServerUnavailableError,
+    ServiceError,
     SpeechError,
     UnsupportedLanguageError,
 )
@@ -386,4 +389,47 @@ def test_a_caller_that_does_not_read_stops_the_source(server: Any, client: Speec
     time.sleep(0.5)
     assert given == first < 400
     events.close()
+    assert server.live(0)
+
+
+def test_a_source_that_is_silent_keeps_its_place(
+    server: Any, client: SpeechClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_SILENCE_S", 0.05)
+
+    def source() -> Iterator[np.ndarray]:
+        yield say([(5, 400, 0)])
+        time.sleep(0.5)
+        server.sequences.clear()  # even where the server forgot it
+        time.sleep(0.5)
+        yield say([(6, 400, 0)])
+
+    events = collect(client, source(), caught_up=True)
+    assert " ".join(texts(events)) == "w5 w6"
+    assert sum(not chunk.samples for chunk in server.chunks) > 4
+    assert [type(event) for event in events].count(CaughtUp) < 12
+    assert len({chunk.sequence for chunk in server.chunks}) == 2
+
+
+def test_a_stream_that_is_closed_under_its_reader(server: Any) -> None:
+    async def source() -> AsyncIterator[bytes]:
+        yield say([(5, 400, 0)]).tobytes()
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        async with AsyncSpeechClient(server.url) as client:
+            stream = client.stream(source())
+
+            async def read() -> None:
+                async for _ in stream:
+                    pass
+
+            reading = asyncio.create_task(read())
+            while not server.sequences:
+                await asyncio.sleep(0.01)
+            await stream.aclose()
+            with pytest.raises(ServiceError, match="closed while it was read"):
+                await reading
+
+    asyncio.run(main())
     assert server.live(0)
