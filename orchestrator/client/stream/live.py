@@ -57,5 +57,7 @@ class LiveStream:
     async def aclose(self) -> None:
         """End the stream now, here and on the server; what is not final is dropped. Safe to call again."""
         await self._session.aclose()
-        if not getattr(self._events, "ag_running", False):  # a task that waits for an event learns it by itself
+        if not getattr(
+            self._events, "ag_running", False
+        ):  # a task that waits for an event learns it by itself
             await self._events.aclose()
