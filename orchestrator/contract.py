@@ -46,9 +46,8 @@ class Task(StrEnum):
     STREAM = "stream"
 
 
-# Inputs. OPTIONS is one JSON object: `engines.base.RecognitionOptions`, `DiarizationOptions` of
-# `diarization.base`, or for a live stream `engines.streaming.StreamOptions` with the first chunk and
-# `engines.streaming.ChunkOptions` with later ones.
+# Inputs. OPTIONS is one JSON object: `engines.base.RecognitionOptions`, or `DiarizationOptions` of
+# `diarization.base`.
 AUDIO: Final = TensorSpec("AUDIO", "FP32", (-1,))
 PCM16: Final = TensorSpec("PCM16", "INT16", (-1,))
 """16-bit samples, full scale 32,768: half the bytes of AUDIO."""
@@ -94,7 +93,11 @@ DIARIZER: Final = ModelContract(
         SPEAKER_EMBEDDING,
     ),
 )
-STREAM_RECOGNIZER: Final = ModelContract(inputs=(PCM16, OPTIONS), outputs=(UPDATE,))
+STREAM_RECOGNIZER: Final = ModelContract(inputs=(PCM16,), outputs=(UPDATE,))
+STREAM_OPTIONS: Final = "options"
+"""The request parameter with one JSON object: `engines.streaming.StreamOptions` with a stream's first chunk,
+`engines.streaming.ChunkOptions` with later ones. No tensor: Triton batches only requests that have the same
+inputs, so each stream that began would split the batches of all others."""
 CONTRACTS: Final = {
     Task.RECOGNIZE: RECOGNIZER,
     Task.DIARIZE: DIARIZER,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.backend.context import ModelContext
-from orchestrator.backend.wire import TritonUtils, is_cancelled, read_options
-from orchestrator.contract import OPTIONS, PCM16, SAMPLE_RATE_HZ
+from orchestrator.backend.wire import TritonUtils, is_cancelled, parse_options
+from orchestrator.contract import PCM16, SAMPLE_RATE_HZ, STREAM_OPTIONS
 from orchestrator.engines.base import PCM16_SCALE, Samples
 from orchestrator.engines.streaming import ChunkOptions, StreamOptions, StreamUpdate
 from orchestrator.errors import AudioTooLongError, AudioValueError, InvalidRequestError, SpeechError
@@ -66,7 +67,7 @@ def read_chunks(requests: Sequence[Any], context: ModelContext, pb_utils: Triton
         flags = request.flags()
         job = ChunkJob(request.correlation_id(), bool(flags & _START), bool(flags & _END))
         try:
-            _read_options(job, pb_utils.get_input_tensor_by_name(request, OPTIONS.name))
+            _read_options(job, request.parameters())
             job.samples = _samples(pb_utils.get_input_tensor_by_name(request, PCM16.name), context)
         except SpeechError as error:
             error.model = error.model or context.name
@@ -77,13 +78,21 @@ def read_chunks(requests: Sequence[Any], context: ModelContext, pb_utils: Triton
     return jobs
 
 
-def _read_options(job: ChunkJob, tensor: Any) -> None:
+def _read_options(job: ChunkJob, parameters: str) -> None:
+    """``parameters``: the request's, as Triton gives them: a JSON object in text, empty for none."""
+    # Triton reads the sequence's own parameters itself and leaves them out.
+    given = json.loads(parameters).get(STREAM_OPTIONS) if STREAM_OPTIONS in parameters else None
     if job.start:
-        opening = _NO_STREAM_OPTIONS if tensor is None else read_options(tensor, StreamOptions)
-        job.opening = opening
-        job.force_end_of_utterance = opening.force_end_of_utterance
-    elif tensor is not None:
-        job.force_end_of_utterance = read_options(tensor, ChunkOptions).force_end_of_utterance
+        job.opening = _NO_STREAM_OPTIONS if given is None else parse_options(_text(given), StreamOptions)
+        job.force_end_of_utterance = job.opening.force_end_of_utterance
+    elif given is not None:
+        job.force_end_of_utterance = parse_options(_text(given), ChunkOptions).force_end_of_utterance
+
+
+def _text(given: object) -> str:
+    if not isinstance(given, str):
+        raise InvalidRequestError(f"the parameter {STREAM_OPTIONS} is no text", fix="send JSON as text")
+    return given
 
 
 def _samples(tensor: Any, context: ModelContext) -> Samples:

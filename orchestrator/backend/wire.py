@@ -53,17 +53,32 @@ def read_options(tensor: Any, options_type: type[OptionsT]) -> OptionsT:
     if tensor is None:
         return options_type()
     values = tensor.as_numpy()
-    fix = f"send one JSON object with any of: {', '.join(options_type.model_fields)}"
     if values.size != 1:
-        raise InvalidRequestError(f"OPTIONS has shape {list(values.shape)}, not [1, 1]", fix=fix)
-    text = values.reshape(-1)[0]
+        raise InvalidRequestError(
+            f"OPTIONS has shape {list(values.shape)}, not [1, 1]", fix=_options_fix(options_type)
+        )
+    return parse_options(values.reshape(-1)[0], options_type)
+
+
+def parse_options(text: str | bytes, options_type: type[OptionsT]) -> OptionsT:
+    """The options in ``text``.
+
+    Raises:
+        InvalidRequestError: not one JSON object, an unknown key or a wrong value.
+    """
     try:
         return options_type.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         reason = f"{where}: {first['msg']}" if where else first["msg"]
-        raise InvalidRequestError(f"OPTIONS cannot be read: {reason}", fix=fix) from error
+        raise InvalidRequestError(
+            f"OPTIONS cannot be read: {reason}", fix=_options_fix(options_type)
+        ) from error
+
+
+def _options_fix(options_type: type[BaseModel]) -> str:
+    return f"send one JSON object with any of: {', '.join(options_type.model_fields)}"
 
 
 def is_cancelled(request: Any) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -80,6 +81,7 @@ class FakeRequest:
     stream: int | str
     marks: int = 0
     tensors: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    given: str = ""
     gone: bool = False
     asked: bool = False
 
@@ -88,6 +90,9 @@ class FakeRequest:
 
     def flags(self) -> int:
         return self.marks
+
+    def parameters(self) -> str:
+        return self.given
 
     def is_cancelled(self) -> bool:
         self.asked = True
@@ -114,7 +119,7 @@ def request(
     samples = np.full((1, 0 if value is None else n), value or 0, np.int16)
     tensors: dict[str, Any] = {"PCM16": samples}
     if options is not None:
-        tensors["OPTIONS"] = np.array([[options.encode()]], np.object_)
+        return FakeRequest(stream, marks, tensors, json.dumps({"options": options}))
     return FakeRequest(stream, marks, tensors)
 
 

@@ -114,9 +114,8 @@ class Live:
         request.inputs.add(name="PCM16", datatype="INT16", shape=[1, len(pcm)])
         request.raw_input_contents.append(pcm.tobytes())
         if options is not None:
-            text = (options if isinstance(options, str) else json.dumps(options)).encode()
-            request.inputs.add(name="OPTIONS", datatype="BYTES", shape=[1, 1])
-            request.raw_input_contents.append(len(text).to_bytes(4, "little") + text)
+            text = options if isinstance(options, str) else json.dumps(options)
+            request.parameters["options"].string_param = text
         if isinstance(stream, str):
             request.parameters["sequence_id"].string_param = stream
         else:

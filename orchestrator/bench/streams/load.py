@@ -20,7 +20,7 @@ from tritonclient.grpc import service_pb2
 
 from orchestrator.bench.streams.figures import ChunkTimes
 from orchestrator.client.stream.codec import Pcm16, WireChunk, encode
-from orchestrator.contract import SAMPLE_RATE_HZ
+from orchestrator.contract import SAMPLE_RATE_HZ, STREAM_OPTIONS
 from orchestrator.engines.streaming import StreamOptions
 
 STREAMS_PER_CHANNEL: Final = 100
@@ -97,9 +97,6 @@ class Messages:
             request = encode(model, "", WireChunk(1, samples[begin : begin + size]))
             request.ClearField("parameters")
             self._parts.append(request.SerializeToString())
-        options = encode(model, "", WireChunk(1, samples[:0], options=StreamOptions()))
-        # The first chunk's part has OPTIONS as well, so it is made by itself.
-        self._options = (options.inputs[1], options.raw_input_contents[1])
 
     def heads(self, sequence: int) -> tuple[bytes, bytes, bytes]:
         """What a stream's first, middle and last requests have besides audio.
@@ -113,8 +110,7 @@ class Messages:
             head.parameters["sequence_start"].bool_param = start
             head.parameters["sequence_end"].bool_param = end
             if start:
-                head.inputs.append(self._options[0])
-                head.raw_input_contents.append(self._options[1])
+                head.parameters[STREAM_OPTIONS].string_param = StreamOptions().model_dump_json(exclude_none=True)
             found.append(head.SerializeToString())
         first, middle, last = found
         return first, middle, last

@@ -54,8 +54,8 @@ def encode(model: str, version: str, chunk: WireChunk) -> service_pb2.ModelInfer
     audio = np.ascontiguousarray(chunk.samples, dtype="<i2")
     add_input(request, contract.PCM16, [1, len(audio)], audio.tobytes())
     if chunk.options is not None:
-        text = chunk.options.model_dump_json(exclude_none=True).encode()
-        add_input(request, contract.OPTIONS, [1, 1], len(text).to_bytes(4, "little") + text)
+        text = chunk.options.model_dump_json(exclude_none=True)
+        request.parameters[contract.STREAM_OPTIONS].string_param = text
     for spec in contract.STREAM_RECOGNIZER.outputs:
         request.outputs.add(name=spec.name)
     return request

@@ -73,9 +73,9 @@ class FakeStreams(FakeTriton):
             return super()._infer(request, context, fault)
         contents = dict(zip([i.name for i in request.inputs], request.raw_input_contents, strict=True))
         start = request.parameters["sequence_start"].bool_param
-        raw = contents.get("OPTIONS", b"")
+        raw = request.parameters["options"].string_param if "options" in request.parameters else ""
         kind = StreamOptions if start else ChunkOptions
-        options = kind.model_validate_json(raw[4:]) if raw else None
+        options = kind.model_validate_json(raw) if raw else None
         sequence = request.parameters["sequence_id"].int64_param
         samples = np.frombuffer(contents["PCM16"], "<i2")
         chunk = Chunk(sequence, len(samples), start, request.parameters["sequence_end"].bool_param, options)
