@@ -74,7 +74,7 @@ def run(settings: Settings, asked: Asked, *, progress: ProgressReporter) -> Repo
     """
     device = _device(asked.device)
     options = _options(asked.options)
-    checkpoint = _checkpoint(asked)
+    _check(asked)
     batches = asked.batches or (GPU_BATCHES if device == "cuda" else CPU_BATCHES)
     measure = Measure(
         batches=tuple(sorted(set(batches))),
@@ -106,8 +106,8 @@ def run(settings: Settings, asked: Asked, *, progress: ProgressReporter) -> Repo
                         benchmark.long_recording(settings, asking, sound, where, measure.long_s, what=what)
                     )
         engine.close()
-        if asked.nemo and checkpoint is not None:
-            lines += nemo.measured(checkpoint, device, sound, measure, task)
+        if asked.nemo:
+            lines += nemo.measured(_for_nemo(weights), device, sound, measure, task)
     task.finish()
     return _report(asked, lines, measure, device, processes)
 
@@ -203,18 +203,15 @@ def _weights_named(asked: Asked) -> str:
     return "the checkpoint in the package" if asked.weights is None else asked.weights.name
 
 
-def _checkpoint(asked: Asked) -> Path | None:
-    """The ``.nemo`` file that NeMo would load."""
+def _check(asked: Asked) -> None:
     if asked.synthetic is not None and asked.weights is not None:
         raise ConfigurationError("--folder and --synthetic are two kinds of weights", fix="use one of them")
-    if not asked.nemo:
-        return None
-    found = server.files_of(None if asked.synthetic else asked.weights).get("model.nemo")
-    if found is None or asked.synthetic is not None:
-        raise ConfigurationError(
-            "NeMo loads .nemo files alone", fix="leave --nemo out, or name a .nemo file with --folder"
-        )
-    return found
+
+
+def _for_nemo(weights: Path | None) -> Path:
+    """The ``.nemo`` file, or the folder without one."""
+    checkpoint = server.files_of(weights).get("model.nemo")
+    return weights if checkpoint is None and weights is not None else checkpoint or Path()
 
 
 def _options(text: str) -> dict[str, Any]:

@@ -33,7 +33,6 @@ def test_lists_of_numbers_are_checked(text: str) -> None:
         Asked(options="[1]"),
         Asked(options="{"),
         Asked(synthetic="tiny", weights=Path("x")),
-        Asked(synthetic="tiny", nemo=True),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_loaded(asked: Asked, tmp_path: Path) -> None:
