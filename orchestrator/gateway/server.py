@@ -10,7 +10,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -18,7 +18,8 @@ from typing import Final
 
 import uvicorn
 
-from orchestrator.errors import ConfigurationError, PortInUseError
+from orchestrator.errors import ConfigurationError, SpeechError
+from orchestrator.gateway import ports
 from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.http.app import create_app
 from orchestrator.gateway.http.observe import access_log
@@ -26,53 +27,53 @@ from orchestrator.gateway.http.state import Shared
 from orchestrator.gateway.metrics import GatewayMetrics
 from orchestrator.gateway.riva.server import RivaServer
 from orchestrator.gateway.service import TritonService
-from orchestrator.runtime.ports import check_ports
+from orchestrator.gateway.supervise.orders import follow
 from orchestrator.settings import GatewaySettings, Settings
 
 _ENDING_S: Final = 5
 """On top of the time to drain: for telling requests that time is up, and closing."""
-_BACKLOG: Final = 256
+_LAST_CALL_S: Final = 1.0
+"""Between leaving a port to another worker and closing what was accepted at it."""
+_ACQUAINTANCE_S: Final = 2.0
+
+
+Announce = Callable[[ports.Addresses], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where a gateway is, for people and programs.
+class Post:
+    """What a supervisor hands to one of its workers.
 
     Attributes:
-        http: the URL of the HTTP service.
-        riva: ``host:port`` of Riva's service; None where it is not served.
-        upstream: ``host:port`` of Triton.
+        listener: the HTTP port's socket, listening, shared with the other workers.
+        orders: a file descriptor; `RETIRE` on it means that another worker has taken over, its end that the
+            supervisor is gone.
     """
 
-    http: str
-    riva: str | None
-    upstream: str
+    listener: socket.socket
+    orders: int
 
 
-Announce = Callable[[Addresses], None]
-
-
-def serve(settings: Settings, url: str | None, announce: Announce) -> None:
+def serve(settings: Settings, url: str | None, announce: Announce, post: Post | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C; then take nothing new, let running requests finish, and return.
 
     Args:
         settings: of which ``gateway``, ``client`` and ``audio`` count.
         url: Triton's gRPC; ``settings.client.url`` if left out.
         announce: told the addresses once connections are accepted.
+        post: for a worker of a supervisor; None: the process serves alone, on ports of its own.
 
     Raises:
         PortInUseError: a port is taken.
         ConfigurationError: the host, the upstream's address or the TLS files are wrong.
     """
     gateway = settings.gateway
-    ports = {"gateway.http_port": gateway.http_port}
-    if gateway.grpc_port is not None:
-        ports["gateway.grpc_port"] = gateway.grpc_port
-    check_ports(gateway.host, ports)
+    if post is None:
+        ports.check(gateway)
     service = TritonService(settings, url)
-    listener = _listen(gateway)
+    listener = ports.listen(gateway) if post is None else post.listener
     with listener, tempfile.TemporaryDirectory(prefix="spark-speech-gateway-") as spool, _access_logging():
-        asyncio.run(_serve(gateway, service, listener, Path(spool), announce))
+        asyncio.run(_serve(gateway, service, listener, Path(spool), announce, post))
 
 
 async def _serve(
@@ -81,6 +82,7 @@ async def _serve(
     listener: socket.socket,
     spool: Path,
     announce: Announce,
+    post: Post | None,
 ) -> None:
     admission = Admission(gateway.max_requests)
     streams = Admission(gateway.max_streams, "streams")
@@ -108,20 +110,21 @@ async def _serve(
             fix="name a PEM certificate, its key without a passphrase, and a PEM client CA if any.",
             path=gateway.tls_certfile,
         ) from error
-    scheme = "http" if gateway.tls_certfile is None else "https"
-    host = f"[{gateway.host}]" if ":" in gateway.host else gateway.host
-    riva = RivaServer(gateway, service, admission, streams, metrics)
+    riva = RivaServer(gateway, service, admission, streams, metrics, share_port=post is not None)
     try:
+        if post is not None:
+            await _acquainted(service)
         if gateway.grpc_port is not None:
             await riva.start(gateway.grpc_port)
-        riva_address = None if gateway.grpc_port is None else f"{host}:{gateway.grpc_port}"
-        announce(Addresses(f"{scheme}://{host}:{gateway.http_port}", riva_address, service.host))
 
         def drain() -> None:
             for each in (admission, streams):
                 each.drain(gateway.drain_timeout_s)
 
         server = _Server(config, drain)
+        if post is not None:
+            follow(post.orders, lambda: server.retire(riva))
+        announce(ports.addresses(gateway, service.host))
         await server.serve([listener])
         drain()  # nothing new where it was not a signal that ended it
         if not server.force_exit:
@@ -131,12 +134,33 @@ async def _serve(
         await service.close()
 
 
+async def _acquainted(service: TritonService) -> None:
+    """Connect to the upstream and ask for its models, so that the first request need not; best effort."""
+    with suppress(SpeechError, TimeoutError):
+        async with asyncio.timeout(_ACQUAINTANCE_S):
+            await service.check_ready()
+
+
 class _Server(uvicorn.Server):
     """uvicorn, whose signals begin the drain and do not come back as the process's death."""
 
     def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
         super().__init__(config)
         self._drain = drain
+
+    async def retire(self, riva: RivaServer) -> None:
+        """Leave the ports to another worker, finish what has been accepted, and end.
+
+        Connections that were accepted a moment ago have not sent their request yet; they get the time to.
+        """
+        while not self.started:
+            await asyncio.sleep(0.01)
+        for server in self.servers:
+            server.close()
+        riva.retire()
+        await asyncio.sleep(_LAST_CALL_S)
+        self._drain()
+        self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -152,18 +176,6 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _listen(gateway: GatewaySettings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in gateway.host else socket.AF_INET
-    try:
-        return socket.create_server((gateway.host, gateway.http_port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise PortInUseError(
-            f"port {gateway.http_port} (gateway.http_port) cannot be listened on: {error.strerror}",
-            host=f"{gateway.host}:{gateway.http_port}",
-            fix="stop what uses it, or set gateway.http_port to a free port",
-        ) from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -25,10 +26,11 @@ from orchestrator.settings import GatewaySettings
 
 RIVA: Final = riva_asr_pb2.DESCRIPTOR.services_by_name["RivaSpeechRecognition"].full_name
 HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_ENDING_S: Final = 5.0
+"""On top of the time to drain: for telling calls that time is up."""
 _LAST_WORDS_S: Final = 1.0
 """For statuses that are on their way when the server closes."""
 _OPTIONS: Final[tuple[tuple[str, int], ...]] = (
-    ("grpc.so_reuseport", 0),  # a port that is taken is an error
     # Clients may keep idle connections alive, and those that are gone without a word are found out.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -47,16 +49,21 @@ class RivaServer:
         requests: Admission,
         streams: Admission,
         metrics: GatewayMetrics,
+        *,
+        share_port: bool = False,
     ) -> None:
+        """Prepare; with ``share_port`` other processes may listen on the port too, else that is an error."""
         self._settings = settings
         self._admissions = (requests, streams)
         self._stopped = False
+        self._leaving: asyncio.Task[None] | None = None
         calls = Calls(metrics)
         size = settings.max_message_bytes
         self._server = grpc.aio.server(
             interceptors=[Authenticate(ApiKeys(settings.api_key_hashes), calls)],
             options=[
                 *_OPTIONS,
+                ("grpc.so_reuseport", int(share_port)),
                 ("grpc.max_receive_message_length", size),
                 ("grpc.max_send_message_length", size),
             ],
@@ -97,6 +104,12 @@ class RivaServer:
         for admission in self._admissions:
             await admission.idle()
         await self.stop()
+
+    def retire(self) -> None:
+        """Leave the port, and send clients elsewhere with their next call; calls under way go on."""
+        if self._leaving is None:
+            limit_s = self._settings.drain_timeout_s + _ENDING_S
+            self._leaving = asyncio.create_task(self._server.stop(limit_s))
 
     async def stop(self) -> None:
         """Close now; safe to call again."""

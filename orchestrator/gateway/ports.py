@@ -1,0 +1,96 @@
+"""The gateway's ports: where it is, and the sockets that it listens on."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Final
+
+from orchestrator.errors import PortInUseError
+from orchestrator.runtime.ports import check_ports
+from orchestrator.settings import GatewaySettings
+
+_BACKLOG: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a gateway is, for people and programs.
+
+    Attributes:
+        http: the URL of the HTTP service.
+        riva: ``host:port`` of Riva's service; None where it is not served.
+        upstream: ``host:port`` of Triton.
+    """
+
+    http: str
+    riva: str | None
+    upstream: str
+
+
+def addresses(gateway: GatewaySettings, upstream: str) -> Addresses:
+    """Where a gateway with these settings is."""
+    scheme = "http" if gateway.tls_certfile is None else "https"
+    host = f"[{gateway.host}]" if ":" in gateway.host else gateway.host
+    riva = None if gateway.grpc_port is None else f"{host}:{gateway.grpc_port}"
+    return Addresses(f"{scheme}://{host}:{gateway.http_port}", riva, upstream)
+
+
+def check(gateway: GatewaySettings) -> None:
+    """Make sure that nobody has the ports.
+
+    Raises:
+        PortInUseError: one is taken.
+        ConfigurationError: the host is no address of this machine.
+    """
+    ports = {"gateway.http_port": gateway.http_port}
+    if gateway.grpc_port is not None:
+        ports["gateway.grpc_port"] = gateway.grpc_port
+    check_ports(gateway.host, ports)
+
+
+def listen(gateway: GatewaySettings) -> socket.socket:
+    """The socket of the HTTP port, listening.
+
+    Raises:
+        PortInUseError: the port is taken.
+    """
+    try:
+        return socket.create_server(
+            (gateway.host, gateway.http_port), family=_family(gateway), backlog=_BACKLOG
+        )
+    except OSError as error:
+        raise _taken("http_port", gateway.host, gateway.http_port, error) from error
+
+
+def reserve(gateway: GatewaySettings) -> socket.socket | None:
+    """A socket on the gRPC port that gets no connections, but keeps the port for sockets of SO_REUSEPORT.
+
+    gRPC opens its listening sockets itself, so the port passes from one process to another by being shared.
+    None where gRPC is not served.
+
+    Raises:
+        PortInUseError: the port is taken.
+    """
+    if gateway.grpc_port is None:
+        return None
+    holder = socket.socket(_family(gateway), socket.SOCK_STREAM)
+    try:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((gateway.host, gateway.grpc_port))
+    except OSError as error:
+        holder.close()
+        raise _taken("grpc_port", gateway.host, gateway.grpc_port, error) from error
+    return holder
+
+
+def _family(gateway: GatewaySettings) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in gateway.host else socket.AF_INET
+
+
+def _taken(setting: str, host: str, port: int, error: OSError) -> PortInUseError:
+    return PortInUseError(
+        f"port {port} (gateway.{setting}) cannot be listened on: {error.strerror}",
+        host=f"{host}:{port}",
+        fix=f"stop what uses it, or set gateway.{setting} to a free port",
+    )
