@@ -20,6 +20,7 @@ from orchestrator.client.catalog import ModelCard
 from orchestrator.client.failures import Call, timed_out
 from orchestrator.client.job import Job
 from orchestrator.client.options import TranscribeArgs, TranscribeOptions
+from orchestrator.client.pool import UpstreamPool
 from orchestrator.client.retry import RetryPolicy
 from orchestrator.client.stream import sources
 from orchestrator.client.stream.live import LiveStream
@@ -27,6 +28,7 @@ from orchestrator.client.stream.options import StreamArgs, StreamRequest
 from orchestrator.client.stream.session import Route, Session
 from orchestrator.client.stream.sources import StreamSource
 from orchestrator.client.stream.speakers import LiveSpeakers, SpeakerOptions
+from orchestrator.client.transport import SpeechTransport
 from orchestrator.client.triton import ServerStatus, TritonTransport
 from orchestrator.contract import Task
 from orchestrator.diarization.online import OnlineOptions
@@ -62,7 +64,7 @@ class AsyncSpeechClient:
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Sequence[str] | None = None,
         *,
         settings: Settings | None = None,
         metadata: Mapping[str, str] | None = None,
@@ -71,30 +73,48 @@ class AsyncSpeechClient:
 
         Args:
             url: ``host:port`` of Triton's gRPC (``grpcs://host:port`` for TLS); ``settings.client.url`` if
-                left out.
+                left out. Several of them are servers of the same release that share the work: what one is
+                lost under goes on at another.
             settings: limits and defaults; the built-in ones if left out: the environment is not read.
             metadata: gRPC headers for each call, such as the secret of a restricted protocol.
 
         Raises:
-            ConfigurationError: ``url`` is not an address.
+            ConfigurationError: ``url`` is not an address, or names one twice.
         """
         self._settings = settings or Settings()
         client = self._settings.client
-        self._transport = TritonTransport(
-            url or client.url,
-            timeout_s=client.timeout_s,
-            max_concurrency=client.max_concurrency,
-            retry=RetryPolicy(client.retries),
-            metadata=metadata,
-        )
+        urls = [url or client.url] if url is None or isinstance(url, str) else list(url)
+        self._pool: UpstreamPool | None = None
+        self._transport: SpeechTransport
+        if len(urls) == 1:
+            self._transport = TritonTransport(
+                urls[0],
+                timeout_s=client.timeout_s,
+                max_concurrency=client.max_concurrency,
+                retry=RetryPolicy(client.retries),
+                metadata=metadata,
+            )
+        else:
+            self._transport = self._pool = UpstreamPool(
+                urls,
+                timeout_s=client.timeout_s,
+                max_concurrency=client.max_concurrency,
+                retry=RetryPolicy(client.retries),
+                metadata=metadata,
+            )
         self._cards: tuple[ModelCard, ...] = ()
         self._cards_until = -1.0
         self._sessions: set[Session] = set()
 
     @property
     def host(self) -> str:
-        """The server, ``host:port``."""
+        """The server, ``host:port``; several with commas."""
         return self._transport.host
+
+    @property
+    def outstanding(self) -> dict[str, int]:
+        """Requests and streams in work at each of several servers that is there; empty for a single one."""
+        return {} if self._pool is None else self._pool.outstanding()
 
     async def __aenter__(self) -> AsyncSpeechClient:
         return self

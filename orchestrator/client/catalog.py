@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from orchestrator.contract import PCM16, Parameter, Task
@@ -119,6 +119,32 @@ def card(name: str, entries: Iterable[IndexEntry], config: ServedConfig | None) 
         max_streams=_count(given[Parameter.MAX_STREAMS]),
         takes_pcm16=PCM16.name in config.inputs,
         max_in_flight=config.max_batch_size * (config.instances + 1) or _DEFAULT_IN_FLIGHT,
+    )
+
+
+def merged(servers: Sequence[Sequence[ModelCard]]) -> tuple[ModelCard, ...]:
+    """One card for each model of several servers that serve the same release.
+
+    A model is ready where it is on one of them; what the servers can hold adds up, and where they differ a
+    request must suit all of them.
+    """
+    found: dict[str, list[ModelCard]] = {}
+    for cards in servers:
+        for one in cards:
+            found.setdefault(one.name, []).append(one)
+    return tuple(_merged(found[name]) for name in sorted(found))
+
+
+def _merged(cards: Sequence[ModelCard]) -> ModelCard:
+    able = [one for one in cards if one.ready]
+    if not able:
+        return cards[0]
+    return replace(
+        able[0],
+        max_window_s=min(one.max_window_s for one in able),
+        max_streams=sum(one.max_streams for one in able),
+        takes_pcm16=all(one.takes_pcm16 for one in able),
+        max_in_flight=sum(one.max_in_flight for one in able),
     )
 
 

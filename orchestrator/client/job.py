@@ -10,7 +10,7 @@ from orchestrator.client.assemble import About
 from orchestrator.client.catalog import ModelCard
 from orchestrator.client.concurrent import gather
 from orchestrator.client.options import TranscribeOptions
-from orchestrator.client.triton import TritonTransport
+from orchestrator.client.transport import SpeechTransport
 from orchestrator.client.windows import Window
 from orchestrator.diarization.base import Diarization, DiarizationOptions
 from orchestrator.engines.base import Recognition, RecognitionOptions, Samples
@@ -24,7 +24,7 @@ class Job:
 
     def __init__(
         self,
-        transport: TritonTransport,
+        transport: SpeechTransport,
         settings: ClientSettings,
         options: TranscribeOptions,
         recogniser: ModelCard,

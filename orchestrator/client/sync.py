@@ -43,7 +43,7 @@ class SpeechClient:
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Sequence[str] | None = None,
         *,
         settings: Settings | None = None,
         metadata: Mapping[str, str] | None = None,

@@ -1,0 +1,49 @@
+"""What the library asks of a connection: one server (`TritonTransport`) or several (`UpstreamPool`)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from orchestrator.client.catalog import ModelCard
+from orchestrator.client.stream.codec import WireChunk
+from orchestrator.client.triton import ServerStatus
+from orchestrator.diarization.base import Diarization, DiarizationOptions
+from orchestrator.engines.base import Recognition, RecognitionOptions, Samples
+from orchestrator.engines.streaming import StreamUpdate
+
+
+class SpeechTransport(Protocol):
+    """Requests for models, and questions about servers; `TritonTransport` says what each does."""
+
+    host: str
+    """``host:port``, or several of them with commas."""
+
+    async def status(self) -> ServerStatus:
+        """See `TritonTransport.status`."""
+
+    async def cards(self) -> tuple[ModelCard, ...]:
+        """See `TritonTransport.cards`."""
+
+    async def recognize(
+        self,
+        model: str,
+        samples: Samples,
+        options: RecognitionOptions,
+        *,
+        version: str = "",
+        pcm16: bool = False,
+    ) -> Recognition:
+        """See `TritonTransport.recognize`."""
+
+    async def diarize(
+        self, model: str, samples: Samples, options: DiarizationOptions, *, version: str = ""
+    ) -> Diarization:
+        """See `TritonTransport.diarize`."""
+
+    async def stream_chunk(
+        self, model: str, chunk: WireChunk, *, version: str = "", timeout_s: float
+    ) -> StreamUpdate:
+        """See `TritonTransport.stream_chunk`."""
+
+    async def close(self) -> None:
+        """See `TritonTransport.close`."""
