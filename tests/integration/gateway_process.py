@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +48,9 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, upstream: str = NOWHERE, **settings: Any) -> Iterator[Running]:
+def running(
+    folder: Path, upstream: str = NOWHERE, arguments: Sequence[str] = (), **settings: Any
+) -> Iterator[Running]:
     """Start ``spark-speech gateway`` and wait for its line; kill what is left of it."""
     from orchestrator.runtime.ports import free_ports
 
@@ -57,6 +59,7 @@ def running(folder: Path, upstream: str = NOWHERE, **settings: Any) -> Iterator[
     settings = {"http_port": http_port, "grpc_port": grpc_port, "drain_timeout_s": 5} | settings
     overrides = [f"--set=gateway.{key}={value}" for key, value in settings.items()]
     command = [sys.executable, "-m", "orchestrator.cli", *overrides, "gateway", "--url", upstream, "--json"]
+    command += arguments
     log = folder / "gateway.log"
     with log.open("w") as errors:
         process = subprocess.Popen(
