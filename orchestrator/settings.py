@@ -191,6 +191,27 @@ class ClientSettings(_Section):
         return self
 
 
+def _sha256_hex(value: str) -> str:
+    lowered = value.lower()
+    if len(lowered) != 64 or set(lowered) - set("0123456789abcdef"):
+        raise ValueError("must be the sha256 of a key in hex (64 digits), not the key itself")
+    return lowered
+
+
+Sha256 = Annotated[str, AfterValidator(_sha256_hex)]
+"""Lower-case hex."""
+
+
+class KeySettings(_Section):
+    """One API key, and how much of the gateway it may take."""
+
+    sha256: Sha256
+    max_requests: int | None = Field(default=None, ge=1)
+    """Transcriptions in work at once; None: as many as the gateway takes."""
+    max_streams: int | None = Field(default=None, ge=1)
+    """Live streams at once; None: as many as the gateway takes."""
+
+
 class GatewaySettings(_Section):
     """`spark-speech gateway`: the HTTP and Riva services in front of Triton."""
 
@@ -198,6 +219,8 @@ class GatewaySettings(_Section):
     http_port: Port = 9000
     grpc_port: Port | None = 50051
     """Of Riva's gRPC service; None: not served."""
+    upstreams: tuple[str, ...] = ()
+    """Tritons with the same release that share the work, ``host:port`` of their gRPC; empty: client.url."""
     max_upload_bytes: int = Field(default=512 * 1024**2, gt=0)
     max_duration_s: float = Field(default=4 * 3600.0, gt=0)
     """Of one recording; ``audio.max_duration_s`` holds as well."""
@@ -213,22 +236,17 @@ class GatewaySettings(_Section):
     """Of one gRPC message: a whole recording for Recognize, some audio for StreamingRecognize."""
     drain_timeout_s: float = Field(default=60.0, ge=0)
     """What running requests and streams get to finish when the gateway is told to stop."""
-    api_key_hashes: tuple[str, ...] = ()
-    """Lower-case hex sha256 of each key that may use the service; empty: no key is asked for."""
+    api_key_hashes: tuple[Sha256, ...] = ()
+    """Lower-case hex sha256 of each key that may use the service without limits of its own."""
+    keys: dict[str, KeySettings] = {}
+    """Keys with limits of their own, by a name for messages; with none here and none above, no key is asked
+    for."""
     cors_origins: tuple[str, ...] = ()
     """Web origins whose pages may call the service (``https://host[:port]``)."""
     tls_certfile: AbsolutePath | None = None
     tls_keyfile: AbsolutePath | None = None
     tls_client_ca: AbsolutePath | None = None
     """Certificates that clients must be signed by; None: clients need none."""
-
-    @field_validator("api_key_hashes")
-    @classmethod
-    def _sha256(cls, hashes: tuple[str, ...]) -> tuple[str, ...]:
-        lowered = tuple(value.lower() for value in hashes)
-        if any(len(value) != 64 or set(value) - set("0123456789abcdef") for value in lowered):
-            raise ValueError("each must be the sha256 of a key in hex (64 digits), not the key itself")
-        return lowered
 
     @field_validator("cors_origins")
     @classmethod
@@ -243,6 +261,15 @@ class GatewaySettings(_Section):
     def _different_ports(self) -> GatewaySettings:
         if self.grpc_port == self.http_port:
             raise ValueError("http_port and grpc_port must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _each_once(self) -> GatewaySettings:
+        if len(set(self.upstreams)) < len(self.upstreams):
+            raise ValueError("upstreams must differ")
+        hashes = [*self.api_key_hashes, *(key.sha256 for key in self.keys.values())]
+        if len(set(hashes)) < len(hashes):
+            raise ValueError("api_key_hashes and keys name one key twice")
         return self
 
     @model_validator(mode="after")

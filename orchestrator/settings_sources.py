@@ -81,6 +81,8 @@ class LayerSource(PydanticBaseSettingsSource):
                     self._assign_entries(path, value, origin)
                     return
                 if len(rest) == 1:
+                    if isinstance(value, str) and get_args(annotation)[1] is not str:
+                        value = _literal(value, ".".join(path), origin)
                     self._put(path, value, origin)
                     return
                 break
@@ -104,6 +106,11 @@ class LayerSource(PydanticBaseSettingsSource):
                 f"{key} ({origin}) is a table of keys, not a single value",
                 fix=f"name the key too, as in {key}.NAME.",
             )
+        if not value:  # written, if only to say that there is nothing
+            node = self._tree
+            for part in path:
+                node = node.setdefault(part, {})
+            self.origins.setdefault(key, origin)
         for name, entry in value.items():
             self.assign((*path, str(name)), entry, origin)
 

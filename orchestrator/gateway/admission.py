@@ -59,7 +59,7 @@ class Admission:
             raise stopping()
         if self._running >= self._limit:
             raise OverloadedError(
-                f"{self._limit} {self._what} are in work, the most that this gateway takes.",
+                f"{self._limit} {self._what} are in work, the most that may be.",
                 fix="try again after the time in Retry-After.",
             )
         self._running += 1

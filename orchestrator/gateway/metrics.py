@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -68,6 +70,10 @@ class GatewayMetrics:
             registry=self.registry,
         )
 
+    def watch_upstreams(self, outstanding: Callable[[], Mapping[str, int]]) -> None:
+        """Tell of several upstreams: what each that is there has in work, asked at each scrape."""
+        self.registry.register(_Upstreams(outstanding))
+
     def transcribed(self, audio_s: float, took_s: float) -> None:
         """Count one transcription of ``audio_s`` seconds of audio that took ``took_s``."""
         self.audio_seconds.inc(audio_s)
@@ -77,3 +83,21 @@ class GatewayMetrics:
     def text(self) -> bytes:
         """Everything in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+class _Upstreams(Collector):
+    """One line for each upstream that is there, and none for one that is away."""
+
+    def __init__(self, outstanding: Callable[[], Mapping[str, int]]) -> None:
+        self._outstanding = outstanding
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """See `prometheus_client.registry.Collector`."""
+        family = GaugeMetricFamily(
+            "spark_speech_gateway_upstream_outstanding",
+            "Requests and live streams in work at each upstream that answers.",
+            labels=("upstream",),
+        )
+        for upstream, count in self._outstanding().items():
+            family.add_metric([upstream], count)
+        yield family

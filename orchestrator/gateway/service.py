@@ -96,15 +96,16 @@ def recognisers(cards: tuple[ModelCard, ...]) -> list[ModelCard]:
 
 
 class TritonService:
-    """`SpeechService` over one Triton server. Use it on one asyncio event loop."""
+    """`SpeechService` over one Triton server, or several that share the work. Use it on one event loop."""
 
     def __init__(self, settings: Settings, url: str | None = None) -> None:
-        """Make a client of ``url`` (``settings.client.url`` if left out); nothing is connected yet.
+        """Make a client of ``url``; nothing is connected yet.
 
-        Recordings are bounded by the stricter of ``settings.audio`` and ``settings.gateway``.
+        Left out, it is of ``settings.gateway.upstreams``, or of ``settings.client.url`` where those are
+        none. Recordings are bounded by the stricter of ``settings.audio`` and ``settings.gateway``.
 
         Raises:
-            ConfigurationError: ``url`` is not an address.
+            ConfigurationError: what should be an address is none.
         """
         limits = settings.audio.model_copy(
             update={
@@ -112,12 +113,19 @@ class TritonService:
                 "max_bytes": min(settings.audio.max_bytes, settings.gateway.max_upload_bytes),
             }
         )
-        self._client = AsyncSpeechClient(url, settings=settings.model_copy(update={"audio": limits}))
+        self._client = AsyncSpeechClient(
+            url or settings.gateway.upstreams or None, settings=settings.model_copy(update={"audio": limits})
+        )
 
     @property
     def host(self) -> str:
-        """The upstream, ``host:port``."""
+        """The upstream, ``host:port``; several with commas."""
         return self._client.host
+
+    @property
+    def outstanding(self) -> dict[str, int]:
+        """Requests and streams in work at each of several upstreams that is there."""
+        return self._client.outstanding
 
     async def models(self) -> tuple[ModelCard, ...]:
         """See `SpeechService.models`."""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ConfigurationError
-from orchestrator.settings import load
+from orchestrator.settings import KeySettings, load
 
 HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -22,6 +22,24 @@ def test_riva_can_be_left_out() -> None:
     assert load(overrides=["gateway.grpc_port="], environ={}).gateway.grpc_port is None
 
 
+def test_keys_add_up_over_the_layers(tmp_path: Any) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(f'[gateway.keys]\nada = {{ sha256 = "{HASH.upper()}", max_streams = 2 }}\n')
+    environ = {"SPARK_SPEECH__GATEWAY__KEYS__BOB": f'{{"sha256": "{"0" * 64}"}}'}
+    overrides = [f'gateway.keys.eve={{sha256 = "{"1" * 64}", max_requests = 3}}', "gateway.keys={}"]
+    keys = load(config, overrides, environ).gateway.keys
+    assert sorted(keys) == ["ada", "bob", "eve"]
+    assert keys["ada"] == KeySettings(sha256=HASH, max_streams=2)
+    assert (keys["bob"].max_requests, keys["bob"].max_streams) == (None, None)
+    assert keys["eve"].max_requests == 3
+
+
+def test_upstreams() -> None:
+    assert load(environ={}).gateway.upstreams == ()
+    chosen = load(overrides=['gateway.upstreams=["a:8001", "b:8001"]'], environ={})
+    assert chosen.gateway.upstreams == ("a:8001", "b:8001")
+
+
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
@@ -35,6 +53,13 @@ def test_riva_can_be_left_out() -> None:
         ("gateway.max_requests=0", "greater than or equal to 1"),
         ("gateway.max_streams=0", "greater than or equal to 1"),
         ("gateway.grpc_port=9000", "http_port and grpc_port must differ"),
+        ('gateway.upstreams=["a:1", "a:1"]', "upstreams must differ"),
+        ('gateway.keys.ada={sha256 = "sesame"}', "not the key itself"),
+        (f'gateway.keys.ada={{sha256 = "{HASH}", max_streams = 0}}', "greater than or equal to 1"),
+        (f'gateway.keys.ada={{sha256 = "{HASH}", streams = 1}}', "Extra inputs"),
+        ("gateway.keys.ada={max_streams = 1}", "Field required"),
+        ("gateway.keys.ada=sesame", "neither a JSON nor a TOML literal"),
+        (f'gateway.keys={{a = {{sha256 = "{HASH}"}}, b = {{sha256 = "{HASH}"}}}}', "one key twice"),
         ("gateway.max_message_bytes=1000", "greater than or equal to 4194304"),
     ],
 )

@@ -118,21 +118,11 @@ class Authenticate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         handler = await continuation(handler_call_details)
         if handler is None or not self._keys.required:
             return handler
-        if handler_call_details.method.startswith(_OPEN_SERVICES) or self._accepts(
-            handler_call_details.invocation_metadata
-        ):
+        if handler_call_details.method.startswith(_OPEN_SERVICES):
+            return handler
+        if self._keys.caller(shown_key(handler_call_details.invocation_metadata)) is not None:
             return handler
         return _refusing(handler, self._refuse)
-
-    def _accepts(self, metadata: Any) -> bool:
-        for name, value in metadata or ():
-            if name == "authorization":
-                text = value.decode("latin-1") if isinstance(value, bytes) else value
-                scheme, _, key = text.partition(" ")
-                return scheme.lower() == "bearer" and self._keys.accepts(
-                    key.strip().encode("utf-8", "surrogateescape")
-                )
-        return False
 
     async def _refuse(self, _: Any, context: Any) -> None:
         error = RpcError(
@@ -142,6 +132,16 @@ class Authenticate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         with self._calls.noted("unauthenticated") as note:
             note.status, note.error = error.code.name, type(error).__name__
             await context.abort(error.code, error.message)
+
+
+def shown_key(metadata: Any) -> bytes | None:
+    """The key in a call's metadata; None where there is none."""
+    for name, value in metadata or ():
+        if name == "authorization":
+            text = value.decode("latin-1") if isinstance(value, bytes) else value
+            scheme, _, key = text.partition(" ")
+            return key.strip().encode("utf-8", "surrogateescape") if scheme.lower() == "bearer" else None
+    return None
 
 
 def _refusing(handler: Any, refuse: Callable[[Any, Any], Awaitable[None]]) -> Any:

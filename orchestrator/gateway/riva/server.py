@@ -50,9 +50,20 @@ class RivaServer:
         streams: Admission,
         metrics: GatewayMetrics,
         *,
+        keys: ApiKeys | None = None,
         share_port: bool = False,
     ) -> None:
-        """Prepare; with ``share_port`` other processes may listen on the port too, else that is an error."""
+        """Prepare.
+
+        Args:
+            settings: addresses and limits.
+            service: what recognises.
+            requests, streams: the bounds of Recognize and StreamingRecognize.
+            metrics: where calls are counted.
+            keys: who may call, and how much; those of the settings if left out.
+            share_port: whether other processes may listen on the port too; else that is an error.
+        """
+        keys = keys or ApiKeys.of(settings)
         self._settings = settings
         self._admissions = (requests, streams)
         self._stopped = False
@@ -60,7 +71,7 @@ class RivaServer:
         calls = Calls(metrics)
         size = settings.max_message_bytes
         self._server = grpc.aio.server(
-            interceptors=[Authenticate(ApiKeys(settings.api_key_hashes), calls)],
+            interceptors=[Authenticate(keys, calls)],
             options=[
                 *_OPTIONS,
                 ("grpc.so_reuseport", int(share_port)),
@@ -68,7 +79,7 @@ class RivaServer:
                 ("grpc.max_send_message_length", size),
             ],
         )
-        riva = RivaService(service, settings, requests, streams, metrics, calls)
+        riva = RivaService(service, settings, requests, streams, metrics, calls, keys)
         add_RivaSpeechRecognitionServicer_to_server(riva, self._server)
         add_HealthServicer_to_server(RivaHealth(service, requests, (RIVA,)), self._server)
         reflection.enable_server_reflection((RIVA, HEALTH, reflection.SERVICE_NAME), self._server)

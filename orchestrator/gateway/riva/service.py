@@ -19,8 +19,9 @@ from orchestrator.audio import Audio, PcmFormat, decode
 from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.intake.intake import check_header, raw_format
 from orchestrator.gateway.intake.sniff import AudioSpec, Container, container_of
+from orchestrator.gateway.keys import ANYBODY, ApiKeys, Caller
 from orchestrator.gateway.metrics import GatewayMetrics
-from orchestrator.gateway.riva.calls import Calls, Note
+from orchestrator.gateway.riva.calls import Calls, Note, shown_key
 from orchestrator.gateway.riva.catalog import configs
 from orchestrator.gateway.riva.errors import refuse
 from orchestrator.gateway.riva.request import check_known, parse
@@ -41,6 +42,7 @@ class RivaService(RivaSpeechRecognitionServicer):  # type: ignore[misc]
         streams: Admission,
         metrics: GatewayMetrics,
         calls: Calls,
+        keys: ApiKeys,
     ) -> None:
         """Take the gateway's parts; ``requests`` bounds Recognize, ``streams`` StreamingRecognize."""
         self._service = service
@@ -49,11 +51,12 @@ class RivaService(RivaSpeechRecognitionServicer):  # type: ignore[misc]
         self._streams = streams
         self._metrics = metrics
         self._calls = calls
+        self._keys = keys
 
     async def Recognize(self, request: RecognizeRequest, context: Any) -> RecognizeResponse:  # noqa: N802
         """A whole recording."""
         with self._calls.noted("Recognize") as note:
-            return await self._calls.answered(note, context, self._recognize(request, note))
+            return await self._calls.answered(note, context, self._recognize(request, context, note))
 
     async def StreamingRecognize(self, _: Any, context: Any) -> None:  # noqa: N802
         """Audio as it is spoken."""
@@ -67,9 +70,9 @@ class RivaService(RivaSpeechRecognitionServicer):  # type: ignore[misc]
         with self._calls.noted("GetRivaSpeechRecognitionConfig") as note:
             return await self._calls.answered(note, context, self._configs(request))
 
-    async def _recognize(self, request: RecognizeRequest, note: Note) -> RecognizeResponse:
+    async def _recognize(self, request: RecognizeRequest, context: Any, note: Note) -> RecognizeResponse:
         note.request_id, note.bytes_in = request.id.value, len(request.audio)
-        with self._requests.admit():
+        with self._caller(context).request(), self._requests.admit():
             check_known(request)
             ask = parse(request.config)
             if not request.audio:
@@ -98,9 +101,13 @@ class RivaService(RivaSpeechRecognitionServicer):  # type: ignore[misc]
 
     async def _stream(self, context: Any, note: Note) -> None:
         idle_s = self._settings.stream_idle_timeout_s
-        with self._streams.admit():
+        with self._caller(context).stream(), self._streams.admit():
             async with self._streams.until_expired():
                 await Conversation(context, self._service, self._metrics, note, idle_s).run()
+
+    def _caller(self, context: Any) -> Caller:
+        """Who calls; the interceptor has let them in."""
+        return self._keys.caller(shown_key(context.invocation_metadata())) or ANYBODY
 
     async def _configs(
         self, request: RivaSpeechRecognitionConfigRequest

@@ -13,7 +13,7 @@ from orchestrator.errors import ConfigurationError, SpeechError
 from orchestrator.gateway import needs
 from orchestrator.gateway.ports import Addresses
 from orchestrator.gateway.supervise.orders import Brief, Report
-from orchestrator.settings import Settings, resolve
+from orchestrator.settings import GatewaySettings, KeySettings, Settings, resolve
 
 _ORDERS = 0
 """Standard input."""
@@ -57,10 +57,14 @@ def share_of(settings: Settings, brief: Brief) -> Settings:
             "gateway.host, http_port or grpc_port has changed, and ports cannot be exchanged",
             fix="start the gateway anew.",
         )
-    part = {
-        name: math.ceil(getattr(gateway, name) / brief.workers) for name in ("max_requests", "max_streams")
-    }
+    keys = {name: key.model_copy(update=_part(key, brief.workers)) for name, key in gateway.keys.items()}
+    part = _part(gateway, brief.workers) | {"keys": keys}
     return settings.model_copy(update={"gateway": gateway.model_copy(update=part)})
+
+
+def _part(limits: GatewaySettings | KeySettings, workers: int) -> dict[str, int]:
+    given = {"max_requests": limits.max_requests, "max_streams": limits.max_streams}
+    return {name: math.ceil(limit / workers) for name, limit in given.items() if limit is not None}
 
 
 def _line(descriptor: int) -> bytes:
