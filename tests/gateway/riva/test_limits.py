@@ -32,7 +32,10 @@ class Caller:
     def __init__(self, asr: Any, metadata: Any = None) -> None:
         self._messages: queue.Queue[Any] = queue.Queue()
         config = pb.RecognitionConfig(
-            encoding="LINEAR_PCM", sample_rate_hertz=16_000, enable_automatic_punctuation=True
+            encoding="LINEAR_PCM",
+            sample_rate_hertz=16_000,
+            enable_automatic_punctuation=True,
+            verbatim_transcripts=True,
         )
         asked = pb.StreamingRecognitionConfig(config=config, interim_results=True)
         self._messages.put(pb.StreamingRecognizeRequest(streaming_config=asked))
