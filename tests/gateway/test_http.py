@@ -113,7 +113,19 @@ def test_diarized_json(post: Post, gateway: Any) -> None:
         ("unknown", "Hello."),
     ]
     assert answer["segments"][0]["type"] == "transcript.text.segment"
+    assert "words" not in answer["segments"][0]
     assert gateway.service.job == Job(speakers="required", num_speakers=2)
+
+
+def test_diarized_json_with_words(post: Post) -> None:
+    fields = {"response_format": "diarized_json", "timestamp_granularities[]": ["word", "segment"]}
+    answer = post({"model": "auto"} | fields).json()
+    assert answer["language"] == "en"
+    assert [[word["word"] for word in part["words"]] for part in answer["segments"]] == [
+        ["Good", "morning."],
+        ["Hello."],
+    ]
+    assert answer["segments"][0]["words"][0] == {"word": "Good", "start": 0.5, "end": 0.9, "confidence": 0.5}
 
 
 def test_silence_is_an_empty_transcript(post: Post, gateway: Any) -> None:

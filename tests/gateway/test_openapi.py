@@ -31,7 +31,7 @@ def test_the_document_tells_the_truth(gateway: Any) -> None:
         tried.append(operation.path)
         for mode in schemathesis.GenerationMode:
             check(operation, mode)
-    assert len(tried) == 9
+    assert len(tried) == 10
     assert gateway.uploads == []
 
 
@@ -60,6 +60,7 @@ def test_every_path_is_in_the_document(http: TestClient) -> None:
         "/v1/health/ready",
         "/v1/version",
         "/v1/metadata",
+        "/v1/status",
         "/metrics",
         "/v1/metrics",
     }

@@ -21,6 +21,7 @@ from orchestrator.gateway.http.observe import REQUEST_ID, Observe
 from orchestrator.gateway.http.state import Shared, note_of, shared_of
 from orchestrator.gateway.http.work import ClientGoneError
 from orchestrator.gateway.keys import ApiKeys
+from orchestrator.gateway.page import files, status
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ def create_app(shared: Shared) -> ASGIApp:
     app.state.shared = shared
     app.include_router(audio.router)
     app.include_router(info.router)
+    app.include_router(status.router)
+    app.include_router(files.router)
     app.add_exception_handler(SpeechError, _on_error)
     app.add_exception_handler(ClientDisconnect, _on_gone)
     app.add_exception_handler(HTTPException, _on_http_error)

@@ -11,8 +11,10 @@ from orchestrator.gateway.http.errors import ApiError, response
 from orchestrator.gateway.http.state import NOTE
 from orchestrator.gateway.keys import ApiKeys
 
-OPEN_PATHS: Final = ("/v1/health/live", "/v1/health/ready")
-"""Answered without a key: load balancers have none."""
+OPEN_PATHS: Final = ("/", "/v1/health/live", "/v1/health/ready")
+"""Answered without a key: browsers that come to ask for one, and load balancers, have none."""
+OPEN_FOLDER: Final = "/page/"
+"""The files of the page."""
 
 
 class Authenticate:
@@ -24,7 +26,7 @@ class Authenticate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection's scope, as ASGI has it."""
-        if scope["type"] != "http" or not self._keys.required or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or not self._keys.required or _is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
@@ -39,3 +41,7 @@ class Authenticate:
         )
         scope[NOTE].error = error.code
         await response(error)(scope, receive, send)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)

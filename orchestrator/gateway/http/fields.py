@@ -37,6 +37,7 @@ _SPEAKERS: Final[Mapping[str, Speakers]] = {
     "diarized_json": "required",
 }
 _STREAMED: Final = ("json", "text", "diarized_json")
+_WITH_WORDS: Final = ("verbose_json", "diarized_json")
 _LANGUAGE: Final = re.compile(r"[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8}){0,8}", re.ASCII)
 _MODEL: Final = re.compile(r"[\x21-\x7e]{1,200}", re.ASCII)
 _WHOLE_NUMBER: Final = re.compile(r"[0-9]{1,6}", re.ASCII)
@@ -86,8 +87,10 @@ def parse(fields: Mapping[str, Sequence[str]]) -> TranscriptionRequest:
     asked.one("temperature", _temperature, 0.0)
     asked.one("chunking_strategy", _chunking, AUTO)
     granularities = frozenset(_granularity(value) for value in asked.take("timestamp_granularities"))
-    if granularities and form != "verbose_json":
-        raise refuse("timestamp_granularities", "Granularities need response_format=verbose_json.")
+    if granularities and form not in _WITH_WORDS:
+        raise refuse(
+            "timestamp_granularities", f"Granularities need response_format={' or '.join(_WITH_WORDS)}."
+        )
     num_speakers = asked.one("num_speakers", _num_speakers, None)
     speakers = _SPEAKERS.get(form, "none")
     if num_speakers is not None and speakers == "none":

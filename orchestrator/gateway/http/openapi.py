@@ -51,7 +51,7 @@ _FIELDS: Final[dict[str, dict[str, Any]]] = {
     "timestamp_granularities[]": {
         "type": "array",
         "items": {"type": "string", "enum": ["word", "segment"]},
-        "description": "Of verbose_json.",
+        "description": "Of verbose_json; with diarized_json, word gives each segment its words.",
     },
     "stream": {"type": "boolean", "default": False, "description": "Answer as server-sent events."},
     "temperature": {"type": "number", "enum": [0]},

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from orchestrator.gateway.http.fields import TranscriptionRequest
 from orchestrator.transcript import formats
-from orchestrator.transcript.models import Segment, Transcript
+from orchestrator.transcript.models import Segment, Transcript, Word
 
 UNKNOWN_SPEAKER: Final = "unknown"
 """Where a segment has words that nobody can be named for; OpenAI's shape has no null there."""
@@ -35,15 +35,16 @@ def as_json(transcript: Transcript, request: TranscriptionRequest) -> dict[str, 
         return {**text, "usage": usage(transcript)}
     head = {"task": "transcribe", "duration": transcript.duration, **text, "usage": usage(transcript)}
     if request.response_format == "diarized_json":
-        return head | {"segments": [_diarized(*item) for item in enumerate(transcript.segments)]}
+        words = "word" in request.granularities
+        return head | {
+            "language": transcript.language or "",
+            "segments": [_diarized(*item, words=words) for item in enumerate(transcript.segments)],
+        }
     answer = head | {"language": transcript.language or ""}
     if "segment" in request.granularities:
         answer["segments"] = [_verbose(*item) for item in enumerate(transcript.segments)]
     if "word" in request.granularities:
-        answer["words"] = [
-            {"word": word.text, "start": word.start, "end": word.end, "confidence": word.confidence}
-            for word in transcript.words
-        ]
+        answer["words"] = [_word(word) for word in transcript.words]
     return answer
 
 
@@ -60,8 +61,8 @@ def events(transcript: Transcript, request: TranscriptionRequest) -> Iterator[di
     yield {"type": "transcript.text.done", "text": transcript.text, "usage": usage(transcript)}
 
 
-def _diarized(index: int, segment: Segment) -> dict[str, Any]:
-    return {
+def _diarized(index: int, segment: Segment, *, words: bool = False) -> dict[str, Any]:
+    answer: dict[str, Any] = {
         "type": "transcript.text.segment",
         "id": f"seg_{index}",
         "start": segment.start,
@@ -69,6 +70,13 @@ def _diarized(index: int, segment: Segment) -> dict[str, Any]:
         "speaker": segment.speaker or UNKNOWN_SPEAKER,
         "text": segment.text,
     }
+    if words:
+        answer["words"] = [_word(word) for word in segment.words]
+    return answer
+
+
+def _word(word: Word) -> dict[str, Any]:
+    return {"word": word.text, "start": word.start, "end": word.end, "confidence": word.confidence}
 
 
 def _verbose(index: int, segment: Segment) -> dict[str, Any]:
