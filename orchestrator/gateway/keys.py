@@ -80,6 +80,10 @@ class ApiKeys:
         found = [caller for known, caller in self._callers if hmac.compare_digest(shown, known)]
         return found[0] if found and key else None
 
+    def named(self, name: str) -> Caller | None:
+        """The caller of that name, for what was given to somebody who had shown the key; ANYBODY has none."""
+        return next((caller for _, caller in self._callers if caller.name == name), None)
+
     def accepts(self, key: bytes) -> bool:
         """Whether ``key`` is one of them; see `caller`."""
         return self.caller(key) is not None

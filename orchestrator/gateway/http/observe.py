@@ -18,7 +18,8 @@ from orchestrator.gateway.metrics import GatewayMetrics
 
 REQUEST_ID: Final = "X-Request-ID"
 access_log = logging.getLogger("orchestrator.gateway.access")
-_GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+"""A caller's id that a log can hold."""
 _UNMATCHED: Final = "unmatched"
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -36,7 +37,7 @@ class Observe:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = given if GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
         note = Note()
         scope[NOTE] = note
         started = monotonic()

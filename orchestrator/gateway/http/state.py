@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from fastapi import Request
 
 from orchestrator.gateway.admission import Admission
+from orchestrator.gateway.keys import ApiKeys
 from orchestrator.gateway.metrics import GatewayMetrics
+from orchestrator.gateway.realtime.secrets import ClientSecrets
 from orchestrator.gateway.service import SpeechService
 from orchestrator.settings import GatewaySettings
 
@@ -19,13 +21,27 @@ NOTE: Final = "spark_speech.note"
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all requests share; ``spool`` is the folder that uploads are kept in while they are needed."""
+    """What all requests share.
+
+    Attributes:
+        settings: of the gateway.
+        service: what recognises.
+        admission: bounds transcriptions.
+        metrics: what is counted.
+        spool: the folder that uploads are kept in while they are needed.
+        streams: bounds live streams.
+        keys: who may use the service; one object for all protocols.
+        secrets: stand for a key where a browser can send no header.
+    """
 
     settings: GatewaySettings
     service: SpeechService
     admission: Admission
     metrics: GatewayMetrics
     spool: Path
+    streams: Admission = field(default_factory=lambda: Admission(1, "streams"))
+    keys: ApiKeys = field(default_factory=lambda: ApiKeys(()))
+    secrets: ClientSecrets = field(default_factory=ClientSecrets)
 
 
 @dataclass(slots=True)
