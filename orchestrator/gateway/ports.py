@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from orchestrator.errors import PortInUseError
@@ -82,6 +86,23 @@ def reserve(gateway: GatewaySettings) -> socket.socket | None:
         holder.close()
         raise _taken("grpc_port", gateway.host, gateway.grpc_port, error) from error
     return holder
+
+
+def leave(port: int) -> None:
+    """Let nobody connect to this process at ``port`` any more; connections that are there stay.
+
+    gRPC can stop listening only together with everything else, which breaks off calls of connections that
+    were made in that moment. So its listening sockets are looked up among the process's and shut down; gRPC
+    finds them so, logs that it closes an acceptor, and goes on.
+    """
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the listing's own has gone
+            if not stat.S_ISSOCK(os.fstat(int(entry.name)).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(entry.name))) as own:
+                listens = own.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                if listens and own.getsockname()[1] == port:
+                    own.shutdown(socket.SHUT_RDWR)
 
 
 def _family(gateway: GatewaySettings) -> socket.AddressFamily:

@@ -24,6 +24,7 @@ from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.http.app import create_app
 from orchestrator.gateway.http.observe import access_log
 from orchestrator.gateway.http.state import Shared
+from orchestrator.gateway.keys import ApiKeys
 from orchestrator.gateway.metrics import GatewayMetrics
 from orchestrator.gateway.riva.server import RivaServer
 from orchestrator.gateway.service import TritonService
@@ -87,6 +88,8 @@ async def _serve(
     admission = Admission(gateway.max_requests)
     streams = Admission(gateway.max_streams, "streams")
     metrics = GatewayMetrics(lambda: admission.running, lambda: streams.running)
+    metrics.watch_upstreams(lambda: service.outstanding)
+    keys = ApiKeys.of(gateway)
     shared = Shared(gateway, service, admission, metrics, spool)
     config = uvicorn.Config(
         create_app(shared),
@@ -110,9 +113,9 @@ async def _serve(
             fix="name a PEM certificate, its key without a passphrase, and a PEM client CA if any.",
             path=gateway.tls_certfile,
         ) from error
-    riva = RivaServer(gateway, service, admission, streams, metrics, share_port=post is not None)
+    riva = RivaServer(gateway, service, admission, streams, metrics, keys=keys, share_port=post is not None)
     try:
-        if post is not None:
+        if post is not None or gateway.upstreams:
             await _acquainted(service)
         if gateway.grpc_port is not None:
             await riva.start(gateway.grpc_port)
@@ -157,8 +160,9 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(0.01)
         for server in self.servers:
             server.close()
-        riva.retire()
+        riva.leave_port()
         await asyncio.sleep(_LAST_CALL_S)
+        riva.retire()
         self._drain()
         self.should_exit = True
 

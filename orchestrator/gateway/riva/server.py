@@ -15,6 +15,7 @@ from riva.client.proto import riva_asr_pb2
 from riva.client.proto.riva_asr_pb2_grpc import add_RivaSpeechRecognitionServicer_to_server
 
 from orchestrator.errors import ConfigurationError, PortInUseError
+from orchestrator.gateway import ports
 from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.keys import ApiKeys
 from orchestrator.gateway.metrics import GatewayMetrics
@@ -116,8 +117,13 @@ class RivaServer:
             await admission.idle()
         await self.stop()
 
+    def leave_port(self) -> None:
+        """Let others have new connections; the ones that are there stay."""
+        if self._settings.grpc_port is not None:
+            ports.leave(self._settings.grpc_port)
+
     def retire(self) -> None:
-        """Leave the port, and send clients elsewhere with their next call; calls under way go on."""
+        """Send clients elsewhere with their next call; calls under way go on."""
         if self._leaving is None:
             limit_s = self._settings.drain_timeout_s + _ENDING_S
             self._leaving = asyncio.create_task(self._server.stop(limit_s))
