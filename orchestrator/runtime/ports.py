@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import random
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
 
 import psutil
 
 from orchestrator.errors import ConfigurationError, PortInUseError
+
+_EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""First and last port that Linux gives to outgoing connections (IPv6's too), see ip(7)."""
+_LOWEST: Final = 20_000
+"""Below it are the ports that services have by default."""
 
 
 def check_ports(host: str, ports: Mapping[str, int]) -> None:
@@ -61,12 +69,39 @@ def holder_of(port: int) -> str | None:
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> tuple[int, ...]:
-    """``count`` different ports that nothing listens on now; another process may still take one first."""
+    """``count`` different ports of ``host`` that nothing listens on now.
+
+    They are drawn at random where the kernel takes no ports for outgoing connections: a server that binds its
+    port only after minutes of loading models still finds it free. Only another server may take it first.
+    """
+    ephemeral = _ephemeral()
+    candidates = [port for port in range(_LOWEST, 1 << 16) if port not in ephemeral]
+    random.shuffle(candidates)
     with ExitStack() as held:
-        listeners = [held.enter_context(_socket(host)) for _ in range(count)]
-        for listener in listeners:
-            listener.bind((host, 0))
-        return tuple(listener.getsockname()[1] for listener in listeners)
+        return tuple(_hold_one(held, host, candidates) for _ in range(count))
+
+
+def _ephemeral() -> range:
+    try:
+        first, last = _EPHEMERAL.read_text().split()
+    except (OSError, ValueError):  # another system: its usual range
+        return range(32_768, 1 << 16)
+    return range(int(first), int(last) + 1)
+
+
+def _hold_one(held: ExitStack, host: str, candidates: list[int]) -> int:
+    """Bind a port until ``held`` is left."""
+    while True:
+        listener = held.enter_context(_socket(host))
+        port = candidates.pop() if candidates else 0  # 0: the kernel chooses, where all ports are its own
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL or not port:
+                raise _no_address(host) from error
+            continue
+        chosen: int = listener.getsockname()[1]
+        return chosen
 
 
 def reachable_host(host: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import ConfigurationError, PortInUseError
+from orchestrator.runtime import ports as module
 from orchestrator.runtime.ports import check_ports, free_ports, is_loopback, reachable_host
 
 
@@ -31,6 +33,36 @@ def test_free_ports_are_different_and_pass_the_check() -> None:
     ports = free_ports(5)
     assert len(set(ports)) == 5
     check_ports("127.0.0.1", {f"port {port}": port for port in ports})
+
+
+def test_free_ports_are_none_that_the_kernel_gives_to_connections() -> None:
+    with socket.socket() as connection:
+        connection.bind(("127.0.0.1", 0))
+        given = connection.getsockname()[1]
+    ephemeral = module._ephemeral()
+    assert given in ephemeral
+    assert not set(free_ports(50)) & set(ephemeral)
+
+
+def test_taken_ports_are_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_ports(1)[0]))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (tmp_path / "range").write_text(f"{port + 3}\t65535\n")
+        monkeypatch.setattr(module, "_EPHEMERAL", tmp_path / "range")
+        monkeypatch.setattr(module, "_LOWEST", port)
+        assert port not in free_ports(2)
+
+
+@pytest.mark.parametrize("content", ["1024\t65535\n", None, "nothing"])
+def test_systems_whose_range_is_unknown_or_everything(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / "range").write_text(content)
+    monkeypatch.setattr(module, "_EPHEMERAL", tmp_path / "range")
+    assert len(set(free_ports(3))) == 3
 
 
 def test_a_port_whose_server_has_just_gone_is_free(taken: int) -> None:
