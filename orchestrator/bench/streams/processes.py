@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import grpc.aio
 
-from orchestrator.bench.streams.load import Clients, Load, Outcome
+from orchestrator.bench.streams.load import Load, Outcome
 from orchestrator.errors import ServerUnavailableError, SpeechError
 
 HEAD_START_S: Final = 0.5
@@ -40,12 +40,12 @@ class Processes:
         """
         pipes = self._pipes[: len(loads)]
         for pipe, load in zip(pipes, loads, strict=True):
-            pipe.send(load)
+            _tell(pipe, load)
         for pipe in pipes:
             _answer(pipe, READY_LIMIT_S)
         start = time.monotonic() + HEAD_START_S
         for pipe in pipes:
-            pipe.send(start)
+            _tell(pipe, start)
         limit_s = max(load.seconds for load in loads) + 2 * READY_LIMIT_S
         return [_answer(pipe, limit_s) for pipe in pipes]
 
@@ -76,6 +76,13 @@ def client_processes(count: int) -> Iterator[Processes]:
                 process.join()
 
 
+def _tell(pipe: Connection, what: Load | float) -> None:
+    try:
+        pipe.send(what)
+    except OSError as error:
+        raise _ended() from error
+
+
 def _answer(pipe: Connection, limit_s: float) -> Any:
     try:
         if not pipe.poll(limit_s):
@@ -84,12 +91,14 @@ def _answer(pipe: Connection, limit_s: float) -> Any:
             )
         answer = pipe.recv()
     except (EOFError, OSError) as error:
-        raise ServerUnavailableError(
-            "a client process ended", fix="use fewer streams or processes"
-        ) from error
+        raise _ended() from error
     if isinstance(answer, SpeechError):
         raise answer
     return answer
+
+
+def _ended() -> ServerUnavailableError:
+    return ServerUnavailableError("a client process ended", fix="use fewer streams or processes")
 
 
 def _serve(pipe: Connection) -> None:
@@ -115,7 +124,7 @@ def _serve(pipe: Connection) -> None:
 
 
 async def _drive(load: Load, pipe: Connection) -> None:
-    clients = Clients(load)
+    clients = load.clients()
     async with asyncio.timeout(load.connect_limit_s):
         await clients.connect()
     pipe.send(None)

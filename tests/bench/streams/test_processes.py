@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from orchestrator.bench.streams.load import Load
-from orchestrator.bench.streams.processes import client_processes
+from orchestrator.bench.streams.processes import Processes, client_processes
 from orchestrator.errors import ServerUnavailableError
 
 
@@ -61,11 +61,28 @@ def test_a_server_that_is_not_there_is_told():
     assert told.value.host == url
 
 
-def test_a_client_process_that_dies_is_told():
+def test_a_client_process_that_died_before_it_is_asked_is_told():
     with client_processes(1) as clients:
-        time.sleep(0.05)
         (child,) = multiprocessing.active_children()
         child.kill()
+        child.join()
         with pytest.raises(ServerUnavailableError, match="client process ended"):
             clients.run(loads("127.0.0.1:1")[:1])
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("answers", [0, 1])
+def test_a_client_process_that_dies_in_a_run_is_told(answers):
+    here, there = multiprocessing.Pipe()
+
+    def client():
+        with there:
+            there.recv()
+            for _ in range(answers):
+                there.send(None)
+
+    with here, ThreadPoolExecutor(1) as threads:
+        ended = threads.submit(client)
+        with pytest.raises(ServerUnavailableError, match="client process ended"):
+            Processes([here]).run(loads("127.0.0.1:1")[:1])
+        ended.result()
