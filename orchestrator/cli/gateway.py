@@ -26,7 +26,11 @@ def gateway(
     ctx: typer.Context,
     url: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Triton's gRPC; client.url if left out.", show_default=False),
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Triton's gRPC; gateway.upstreams or client.url if left out.",
+            show_default=False,
+        ),
     ] = None,
     reload: Annotated[
         bool,
@@ -55,7 +59,8 @@ def gateway(
         emit({"url": at.http, "riva": at.riva, "upstream": at.upstream}, human, as_json=as_json)
         sys.stdout.flush()
 
-    if not is_loopback(settings.gateway.host) and not settings.gateway.api_key_hashes:
+    has_keys = settings.gateway.api_key_hashes or settings.gateway.keys
+    if not is_loopback(settings.gateway.host) and not has_keys:
         Console(stderr=True).print(
             f"Anyone who reaches {settings.gateway.host} can use this service: set gateway.api_key_hashes.",
             style="yellow",

@@ -49,17 +49,21 @@ class Running:
 
 @contextmanager
 def running(
-    folder: Path, upstream: str = NOWHERE, arguments: Sequence[str] = (), **settings: Any
+    folder: Path, upstream: str | None = NOWHERE, arguments: Sequence[str] = (), **settings: Any
 ) -> Iterator[Running]:
-    """Start ``spark-speech gateway`` and wait for its line; kill what is left of it."""
+    """Start ``spark-speech gateway`` and wait for its line; kill what is left of it.
+
+    With None for ``upstream``, those of the settings count.
+    """
     from orchestrator.runtime.ports import free_ports
 
     folder.mkdir(parents=True, exist_ok=True)
     http_port, grpc_port = free_ports(2)
     settings = {"http_port": http_port, "grpc_port": grpc_port, "drain_timeout_s": 5} | settings
     overrides = [f"--set=gateway.{key}={value}" for key, value in settings.items()]
-    command = [sys.executable, "-m", "orchestrator.cli", *overrides, "gateway", "--url", upstream, "--json"]
-    command += arguments
+    command = [sys.executable, "-m", "orchestrator.cli", *overrides, "gateway", "--json", *arguments]
+    if upstream is not None:
+        command += ["--url", upstream]
     log = folder / "gateway.log"
     with log.open("w") as errors:
         process = subprocess.Popen(
@@ -73,7 +77,7 @@ def running(
     try:
         assert process.stdout is not None
         told = process.stdout.read(1) and json.loads("{" + _rest_of_object(process.stdout))
-        assert told["upstream"] == upstream
+        assert upstream is None or told["upstream"] == upstream
         yield Running(process, told["url"], told["riva"], folder, log)
     finally:
         process.kill()

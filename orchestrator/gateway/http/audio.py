@@ -16,7 +16,7 @@ from orchestrator.gateway.http.errors import CLIENT_GONE, ApiError, as_api_error
 from orchestrator.gateway.http.fields import TranscriptionRequest, parse
 from orchestrator.gateway.http.form import Form, FormLimits
 from orchestrator.gateway.http.sse import EventStream
-from orchestrator.gateway.http.state import Note, Shared, note_of, shared_of
+from orchestrator.gateway.http.state import Note, Shared, caller_of, note_of, shared_of
 from orchestrator.gateway.http.work import HEAD_START_S, ClientGoneError, Work
 from orchestrator.transcript.models import Transcript
 
@@ -34,6 +34,7 @@ async def transcriptions(request: Request) -> Response:
     """OpenAI's endpoint; `docs/gateway.md` says what each field does here."""
     shared, note = shared_of(request), note_of(request)
     with ExitStack() as held:
+        held.enter_context(caller_of(request).request())
         held.enter_context(shared.admission.admit())
         sent = held.enter_context(await _receive(request, shared))
         note.bytes_in = sent.size

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestrator.gateway.http.errors import ApiError, response
-from orchestrator.gateway.http.state import NOTE
+from orchestrator.gateway.http.state import CALLER, NOTE
 from orchestrator.gateway.keys import ApiKeys
 
 OPEN_PATHS: Final = ("/", "/v1/health/live", "/v1/health/ready")
@@ -18,7 +18,7 @@ OPEN_FOLDER: Final = "/page/"
 
 
 class Authenticate:
-    """ASGI middleware that refuses callers without a key, where keys are configured."""
+    """ASGI middleware that refuses callers without a key, where keys are configured, and notes who calls."""
 
     def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
         self._app = app
@@ -26,11 +26,12 @@ class Authenticate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection's scope, as ASGI has it."""
-        if scope["type"] != "http" or not self._keys.required or _is_open(scope["path"]):
+        if scope["type"] != "http" or _is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._keys.accepts(key.strip().encode("latin-1")):
+        caller = self._keys.caller(shown_key(Headers(scope=scope)))
+        if caller is not None:
+            scope[CALLER] = caller
             await self._app(scope, receive, send)
             return
         error = ApiError(
@@ -41,6 +42,12 @@ class Authenticate:
         )
         scope[NOTE].error = error.code
         await response(error)(scope, receive, send)
+
+
+def shown_key(headers: Headers) -> bytes | None:
+    """The key that a request shows; None where there is none."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip().encode("latin-1") if scheme.lower() == "bearer" else None
 
 
 def _is_open(path: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Final
 from fastapi import Request
 
 from orchestrator.gateway.admission import Admission
-from orchestrator.gateway.keys import ApiKeys
+from orchestrator.gateway.keys import ANYBODY, ApiKeys, Caller
 from orchestrator.gateway.metrics import GatewayMetrics
 from orchestrator.gateway.realtime.secrets import ClientSecrets
 from orchestrator.gateway.service import SpeechService
@@ -17,6 +17,8 @@ from orchestrator.settings import GatewaySettings
 
 NOTE: Final = "spark_speech.note"
 """The key of a request's `Note` in its ASGI scope."""
+CALLER: Final = "spark_speech.caller"
+"""The key of the `Caller` who makes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +73,9 @@ def note_of(request: Request) -> Note:
     """The request's note."""
     note: Note = request.scope[NOTE]
     return note
+
+
+def caller_of(request: Request) -> Caller:
+    """Who makes the request."""
+    caller: Caller = request.scope.get(CALLER, ANYBODY)
+    return caller
