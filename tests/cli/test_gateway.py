@@ -48,18 +48,34 @@ NEEDED = [
 ]
 
 
-@pytest.mark.parametrize("name", NEEDED)
-def test_a_missing_extra_is_named(name: str) -> None:
-    code = (
-        f"import sys\nsys.modules[{name!r}] = None\n"
-        "from orchestrator.cli.app import main\nmain(['gateway', '--json'])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    told = json.loads(done.stdout)
-    assert told["error"] == "MissingDependencyError"
-    assert name in told["message"]
-    assert "pip install 'spark-speech[gateway]'" in told["fix"]
+WITHOUT_EACH = """
+import contextlib, io, json, sys
+from orchestrator.cli.app import main
+
+for name in sys.argv[1:]:
+    for loaded in list(sys.modules):
+        if loaded.partition(".")[0] == name or loaded.startswith("orchestrator.gateway"):
+            del sys.modules[loaded]
+    sys.modules[name] = None
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            main(["gateway", "--json"])
+    except SystemExit as ended:
+        print(json.dumps([name, ended.code, json.loads(out.getvalue())]))
+    del sys.modules[name]
+"""
+
+
+def test_a_missing_extra_is_named() -> None:
+    command = [sys.executable, "-c", WITHOUT_EACH, *NEEDED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [name for name, *_ in found] == NEEDED
+    for name, code, told in found:
+        assert (code, told["error"]) == (2, "MissingDependencyError")
+        assert name in told["message"]
+        assert "pip install 'spark-speech[gateway]'" in told["fix"]
 
 
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
