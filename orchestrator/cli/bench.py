@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         help="Measure: accuracy, overhead, growth, live streams, the demo.", no_args_is_help=True
     )
-    for verb in (accuracy, overhead, throughput, diarization, stitching, streams, startup, demo):
+    for verb in (accuracy, overhead, throughput, diarization, stitching, streams, gateway, startup, demo):
         group.command(verb.__name__)(verb)
     group.command("online-speakers")(online_speakers)
     group.command("streaming-accuracy")(streaming_accuracy)
@@ -274,6 +274,38 @@ def streams(
     settings = settings_of(ctx)
     with ending_on_termination(), RichProgress() as progress:
         report = bench.run(settings, asked, progress=progress)
+    _show(report, as_json=as_json)
+
+
+def gateway(
+    ctx: typer.Context,
+    numbers: Annotated[
+        str, typer.Option("--streams", metavar="N,N,...", help="Run these numbers of streams.")
+    ] = "100,200,300,400,500",
+    workers: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Gateway processes: one gateway after the other.")
+    ] = "1",
+    seconds: Annotated[float, typer.Option(help="Length of each run.", min=2)] = 15.0,
+    triton: Annotated[
+        bool, typer.Option("--triton", help="A tritonserver with the embedded model behind the gateway.")
+    ] = False,
+    clients: Annotated[
+        int | None, typer.Option(help="Client processes; by default one for each four cores.", min=1)
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The gateway's processor time a live stream, and the latency it adds to the server behind it."""
+    from orchestrator.gateway import needs
+
+    with needs.explained():
+        from orchestrator.bench.gateway import command as bench
+    from orchestrator.bench.streams.command import numbers_of
+    from orchestrator.progress import RichProgress
+    from orchestrator.runtime.process import ending_on_termination
+
+    asked = bench.Asked(numbers_of(numbers), numbers_of(workers), seconds, triton, clients)
+    with ending_on_termination(), RichProgress() as progress:
+        report = bench.run(settings_of(ctx), asked, progress=progress)
     _show(report, as_json=as_json)
 
 

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 import grpc.aio
@@ -35,6 +35,16 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),
 )
 Call = Callable[..., grpc.aio.UnaryUnaryCall]
+
+
+class Sender(Protocol):
+    """The channels and streams of one process."""
+
+    async def connect(self) -> None:
+        """Open the connections."""
+
+    async def run(self, start: float) -> Outcome:
+        """Send all chunks; ``start`` is on the clock of `time.monotonic`, which processes share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,10 @@ class Load:
     seconds: float
     samples: Pcm16
     connect_limit_s: float = 30.0
+
+    def clients(self) -> Sender:
+        """Those that send it."""
+        return Clients(self)
 
 
 @dataclass(slots=True)
@@ -110,7 +124,8 @@ class Messages:
             head.parameters["sequence_start"].bool_param = start
             head.parameters["sequence_end"].bool_param = end
             if start:
-                head.parameters[STREAM_OPTIONS].string_param = StreamOptions().model_dump_json(exclude_none=True)
+                options = StreamOptions().model_dump_json(exclude_none=True)
+                head.parameters[STREAM_OPTIONS].string_param = options
             found.append(head.SerializeToString())
         first, middle, last = found
         return first, middle, last
