@@ -19,6 +19,7 @@ _NEEDED: Final = (
     "starlette",
     "text_to_num",
     "uvicorn",
+    "websockets",
 )
 
 

@@ -26,6 +26,7 @@ from orchestrator.gateway.http.observe import access_log
 from orchestrator.gateway.http.state import Shared
 from orchestrator.gateway.keys import ApiKeys
 from orchestrator.gateway.metrics import GatewayMetrics
+from orchestrator.gateway.realtime.secrets import ClientSecrets
 from orchestrator.gateway.riva.server import RivaServer
 from orchestrator.gateway.service import TritonService
 from orchestrator.gateway.supervise.orders import follow
@@ -33,9 +34,13 @@ from orchestrator.settings import GatewaySettings, Settings
 
 _ENDING_S: Final = 5
 """On top of the time to drain: for telling requests that time is up, and closing."""
+_LARGEST_EVENT: Final = 16 * 1024**2
+"""Bytes of one message over the WebSocket: OpenAI's clients send up to 15 MiB."""
 _LAST_CALL_S: Final = 1.0
 """Between leaving a port to another worker and closing what was accepted at it."""
 _ACQUAINTANCE_S: Final = 2.0
+_LOOK_S: Final = 0.05
+"""How often it is looked whether streams are still open."""
 
 
 Announce = Callable[[ports.Addresses], None]
@@ -49,10 +54,12 @@ class Post:
         listener: the HTTP port's socket, listening, shared with the other workers.
         orders: a file descriptor; `RETIRE` on it means that another worker has taken over, its end that the
             supervisor is gone.
+        secret: what all workers sign with.
     """
 
     listener: socket.socket
     orders: int
+    secret: str
 
 
 def serve(settings: Settings, url: str | None, announce: Announce, post: Post | None = None) -> None:
@@ -90,11 +97,15 @@ async def _serve(
     metrics = GatewayMetrics(lambda: admission.running, lambda: streams.running)
     metrics.watch_upstreams(lambda: service.outstanding)
     keys = ApiKeys.of(gateway)
-    shared = Shared(gateway, service, admission, metrics, spool)
+    secrets = ClientSecrets(None if post is None else post.secret)
+    shared = Shared(gateway, service, admission, metrics, spool, streams, keys, secrets)
     config = uvicorn.Config(
         create_app(shared),
         http="h11",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=min(gateway.max_message_bytes, _LARGEST_EVENT),
+        ws_per_message_deflate=False,  # audio does not shrink, and compressing takes time
+        ws_ping_timeout=None,  # who sends a file at once answers behind it; silence has a limit of its own
         lifespan="off",
         access_log=False,
         log_config=None,
@@ -124,7 +135,7 @@ async def _serve(
             for each in (admission, streams):
                 each.drain(gateway.drain_timeout_s)
 
-        server = _Server(config, drain)
+        server = _Server(config, drain, streams)
         if post is not None:
             follow(post.orders, lambda: server.retire(riva))
         announce(ports.addresses(gateway, service.host))
@@ -147,9 +158,19 @@ async def _acquainted(service: TritonService) -> None:
 class _Server(uvicorn.Server):
     """uvicorn, whose signals begin the drain and do not come back as the process's death."""
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], None], streams: Admission) -> None:
         super().__init__(config)
         self._drain = drain
+        self._streams = streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server.shutdown`, which would break off WebSockets: their streams may finish first."""
+        self._drain()
+        for server in self.servers:
+            server.close()
+        while self._streams.running and not self.force_exit:  # the admission bounds how long
+            await asyncio.sleep(_LOOK_S)
+        await super().shutdown(sockets)
 
     async def retire(self, riva: RivaServer) -> None:
         """Leave the ports to another worker, finish what has been accepted, and end.

@@ -18,6 +18,7 @@ from orchestrator.errors import SpeechError
 from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.http.app import create_app
 from orchestrator.gateway.http.state import Shared
+from orchestrator.gateway.keys import ApiKeys
 from orchestrator.gateway.metrics import GatewayMetrics
 from orchestrator.gateway.service import Job
 from orchestrator.settings import GatewaySettings
@@ -123,8 +124,10 @@ def make(tmp_path: Path) -> Callable[..., Gateway]:
         chosen = GatewaySettings(**settings)
         service = FakeService()
         admission = Admission(chosen.max_requests)
-        metrics = GatewayMetrics(lambda: admission.running)
-        shared = Shared(chosen, service, admission, metrics, spool)
+        streams = Admission(chosen.max_streams, "streams")
+        metrics = GatewayMetrics(lambda: admission.running, lambda: streams.running)
+        keys = ApiKeys.of(chosen)
+        shared = Shared(chosen, service, admission, metrics, spool, streams, keys)
         return Gateway(create_app(shared), shared, service)
 
     return make_gateway

@@ -20,8 +20,8 @@ from orchestrator.gateway.http.errors import CLIENT_CLOSED, CLIENT_GONE, ApiErro
 from orchestrator.gateway.http.observe import REQUEST_ID, Observe
 from orchestrator.gateway.http.state import Shared, note_of, shared_of
 from orchestrator.gateway.http.work import ClientGoneError
-from orchestrator.gateway.keys import ApiKeys
 from orchestrator.gateway.page import files, status
+from orchestrator.gateway.realtime import route as realtime
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ def create_app(shared: Shared) -> ASGIApp:
     app.state.shared = shared
     app.include_router(audio.router)
     app.include_router(info.router)
+    app.include_router(realtime.router)
     app.include_router(status.router)
     app.include_router(files.router)
     app.add_exception_handler(SpeechError, _on_error)
@@ -45,7 +46,7 @@ def create_app(shared: Shared) -> ASGIApp:
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(Exception, _on_fault)
-    app.add_middleware(Authenticate, keys=ApiKeys(shared.settings.api_key_hashes))
+    app.add_middleware(Authenticate, keys=shared.keys)
     if shared.settings.cors_origins:
         # Around the keys: a browser's preflight carries none.
         app.add_middleware(

@@ -5,30 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from time import monotonic
 from typing import Any, Final
 
-import anyio.to_thread
 import grpc
-import numpy as np
 from riva.client.proto.riva_asr_pb2 import StreamingRecognizeRequest, StreamingRecognizeResponse
 
-from orchestrator.client.stream.events import StreamEvent
-from orchestrator.contract import SAMPLE_RATE_HZ
-from orchestrator.engines.base import Samples
-from orchestrator.errors import RequestTimeoutError, SpeechError
-from orchestrator.gateway.intake import PIECE_BYTES, Intake
+from orchestrator.errors import RequestTimeoutError
+from orchestrator.gateway.listening import Listener
 from orchestrator.gateway.live import LiveJob
 from orchestrator.gateway.metrics import GatewayMetrics
 from orchestrator.gateway.riva.calls import Note
 from orchestrator.gateway.riva.errors import refuse
-from orchestrator.gateway.riva.request import Ask, check_known, flag, parse
+from orchestrator.gateway.riva.request import check_known, flag, parse
 from orchestrator.gateway.riva.results import Results
-from orchestrator.gateway.service import Live, SpeechService
+from orchestrator.gateway.service import SpeechService
 
-_AT_ONCE: Final = 30 * SAMPLE_RATE_HZ
-"""Samples that are handed on at once: a large message is not decoded whole before its first word."""
 _CONFIG: Final = "streaming_config"
 _AUDIO: Final = "audio_content"
 
@@ -84,11 +76,11 @@ class Conversation:
         )
         live = self._service.stream(job)
         try:
-            await self._listen(_Listener(live, ask), first)
+            await self._listen(Listener(live, ask.audio), Results(ask), first)
         finally:
             await live.close()
 
-    async def _listen(self, listener: _Listener, first: Any) -> None:
+    async def _listen(self, listener: Listener, writer: Results, first: Any) -> None:
         latest = first
         while (message := await self._read()) is not None:
             started = monotonic()
@@ -98,11 +90,12 @@ class Conversation:
                 raise refuse(_CONFIG, "there is one already; it is the first message only.")
             forced = runtime_options(message.runtime_config)
             self._note.bytes_in += len(message.audio_content)
-            results = await listener.hear(message.audio_content, end_utterance=forced)
+            events = await listener.hear(message.audio_content, end_utterance=forced)
             self._note.audio_s = listener.received_s
-            await self._write(message, results)
+            await self._write(message, writer.live(events, listener.language, listener.received_s))
             self._metrics.stream_response.observe(monotonic() - started)
-        results, failure = await listener.finish()
+        events, failure = await listener.finish()
+        results = writer.live(events, listener.language, listener.received_s)
         self._note.audio_s = listener.received_s
         self._metrics.audio_seconds.inc(listener.received_s)
         if results:
@@ -133,58 +126,6 @@ class Conversation:
                 f"The stream's caller has {what} for {self._idle_s:g} s.",
                 fix="send silence, or end the stream.",
             ) from error
-
-
-class _Listener:
-    """A live stream fed with a caller's bytes."""
-
-    def __init__(self, live: Live, ask: Ask) -> None:
-        self._live = live
-        self._intake = Intake(ask.audio)
-        self._results = Results(ask)
-        self._samples = 0
-
-    @property
-    def received_s(self) -> float:
-        """Audio taken in so far, in seconds."""
-        return self._samples / SAMPLE_RATE_HZ
-
-    async def hear(self, data: bytes, *, end_utterance: bool) -> Sequence[Any]:
-        """The results that ``data`` brings."""
-        events: list[StreamEvent] = []
-        waiting: list[Samples] = []
-        for begin in range(0, len(data), PIECE_BYTES):
-            samples = await self._decoded(data[begin : begin + PIECE_BYTES], large=len(data) > PIECE_BYTES)
-            waiting.append(samples)
-            if sum(part.size for part in waiting) >= _AT_ONCE:
-                events += await self._live.hear(self._taken(waiting))
-                waiting = []
-        events += await self._live.hear(self._taken(waiting), end_utterance=end_utterance)
-        return self._written(events)
-
-    async def finish(self) -> tuple[Sequence[Any], SpeechError | None]:
-        """The last results, and what is wrong with the end of the audio, if anything is."""
-        failure: SpeechError | None = None
-        rest = np.zeros(0, np.float32)
-        try:
-            rest = self._intake.end()
-        except SpeechError as error:
-            failure = error
-        events = await self._live.finish(self._taken([rest]))
-        return self._written(events), failure
-
-    async def _decoded(self, piece: bytes, *, large: bool) -> Samples:
-        if not large:
-            return self._intake.feed(piece)
-        return await anyio.to_thread.run_sync(partial(self._intake.feed, piece))
-
-    def _taken(self, parts: Sequence[Samples]) -> Samples:
-        samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        self._samples += samples.size
-        return samples
-
-    def _written(self, events: Sequence[StreamEvent]) -> Sequence[Any]:
-        return self._results.live(events, self._live.language, self.received_s)
 
 
 def runtime_options(options: Mapping[str, str]) -> bool:

@@ -27,6 +27,7 @@ class Brief(BaseModel):
         config_file, overrides, verbosity: as on the command line; the worker reads the settings itself.
         url: Triton's gRPC; None for the settings'.
         workers: how many share the settings' limits.
+        secret: what all workers sign with, so that each knows what another gave out.
         listener: file descriptor of the HTTP port's socket.
         report: file descriptor of the report.
         host, http_port, grpc_port: where the supervisor listens.
@@ -39,6 +40,7 @@ class Brief(BaseModel):
     verbosity: int
     url: str | None
     workers: int
+    secret: str
     listener: int
     report: int
     host: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import signal
 import socket
 import sys
@@ -61,6 +62,7 @@ class Supervisor:
         """Prepare; ``announce`` is told the addresses when all workers serve for the first time."""
         self._task = task
         self._announce = announce
+        self._secret = secrets.token_hex(32)
         self._alive: set[Worker] = set()
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -180,6 +182,7 @@ class Supervisor:
             verbosity=task.verbosity,
             url=task.url,
             workers=task.workers,
+            secret=self._secret,
             listener=listener.fileno(),
             report=-1,
             host=task.gateway.host,

@@ -41,7 +41,7 @@ def _serve(brief: Brief) -> None:
     def announce(at: Addresses) -> None:
         _report(brief, Report(addresses=at))
 
-    serve(settings, brief.url, announce, Post(socket.socket(fileno=brief.listener), _ORDERS))
+    serve(settings, brief.url, announce, Post(socket.socket(fileno=brief.listener), _ORDERS, brief.secret))
 
 
 def share_of(settings: Settings, brief: Brief) -> Settings:
