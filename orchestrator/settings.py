@@ -224,6 +224,8 @@ class GatewaySettings(_Section):
     max_upload_bytes: int = Field(default=512 * 1024**2, gt=0)
     max_duration_s: float = Field(default=4 * 3600.0, gt=0)
     """Of one recording; ``audio.max_duration_s`` holds as well."""
+    head_timeout_s: float = Field(default=10.0, gt=0)
+    """For a request's head to arrive."""
     upload_timeout_s: float = Field(default=300.0, gt=0)
     """For a request's body to arrive, first to last byte."""
     max_requests: int = Field(default=16, ge=1)
@@ -231,7 +233,7 @@ class GatewaySettings(_Section):
     max_streams: int = Field(default=64, ge=1)
     """Live streams at once; more are refused."""
     stream_idle_timeout_s: float = Field(default=60.0, gt=0)
-    """How long a live stream may send nothing, or take no answer."""
+    """How long a live stream may send nothing, and any client take no answer."""
     max_message_bytes: int = Field(default=64 * 1024**2, ge=4 * 1024**2, le=1024**3)
     """Of one gRPC message: a whole recording for Recognize, some audio for StreamingRecognize."""
     drain_timeout_s: float = Field(default=60.0, ge=0)

@@ -15,6 +15,7 @@ from orchestrator.runtime.ports import check_ports
 from orchestrator.settings import GatewaySettings
 
 _BACKLOG: Final = 256
+_MS_PER_S: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,13 @@ def listen(gateway: GatewaySettings) -> socket.socket:
         PortInUseError: the port is taken.
     """
     try:
-        return socket.create_server(
+        listener = socket.create_server(
             (gateway.host, gateway.http_port), family=_family(gateway), backlog=_BACKLOG
         )
     except OSError as error:
         raise _taken("http_port", gateway.host, gateway.http_port, error) from error
+    _bound_unread(listener, gateway.stream_idle_timeout_s)
+    return listener
 
 
 def reserve(gateway: GatewaySettings) -> socket.socket | None:
@@ -103,6 +106,16 @@ def leave(port: int) -> None:
                 listens = own.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
                 if listens and own.getsockname()[1] == port:
                     own.shutdown(socket.SHUT_RDWR)
+
+
+def _bound_unread(listener: socket.socket, limit_s: float) -> None:
+    """Let the kernel end connections of ``listener`` whose client reads nothing for ``limit_s`` seconds.
+
+    What was written waits in the kernel and in asyncio, whose close waits for it to be read, for ever. The
+    connections inherit the option (tcp(7), TCP_USER_TIMEOUT; Linux only).
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(int(limit_s * _MS_PER_S), 1))
 
 
 def _family(gateway: GatewaySettings) -> socket.AddressFamily:

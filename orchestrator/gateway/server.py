@@ -23,6 +23,7 @@ from orchestrator.gateway import ports
 from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.http.app import create_app
 from orchestrator.gateway.http.observe import access_log
+from orchestrator.gateway.http.patience import patient_h11
 from orchestrator.gateway.http.state import Shared
 from orchestrator.gateway.keys import ApiKeys
 from orchestrator.gateway.metrics import GatewayMetrics
@@ -101,7 +102,7 @@ async def _serve(
     shared = Shared(gateway, service, admission, metrics, spool, streams, keys, secrets)
     config = uvicorn.Config(
         create_app(shared),
-        http="h11",
+        http=patient_h11(gateway.head_timeout_s),
         ws="websockets-sansio",
         ws_max_size=min(gateway.max_message_bytes, _LARGEST_EVENT),
         ws_per_message_deflate=False,  # audio does not shrink, and compressing takes time

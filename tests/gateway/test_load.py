@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -27,15 +28,18 @@ async def until(condition: Callable[[], Any]) -> None:
 class Client:
     """One request to an application; leaves when told."""
 
-    def __init__(self, gateway: Any, tools: Any, fields: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, gateway: Any, tools: Any, fields: dict[str, str] | None = None, **headers: str
+    ) -> None:
         self.reply = tools.Reply()
         self.gone = asyncio.Event()
+        self.headers = headers
         body = tools.multipart({"model": "auto"} | (fields or {}))
         self._send(gateway, tools, whole(body))
 
     def _send(self, gateway: Any, tools: Any, chunks: AsyncIterator[bytes]) -> None:
         call: Coroutine[Any, Any, None] = tools.call(
-            gateway.app, chunks, tools.CONTENT_TYPE, self.gone, self.reply
+            gateway.app, chunks, tools.CONTENT_TYPE, self.gone, self.reply, **self.headers
         )
         self.task = asyncio.create_task(call)
 
@@ -117,6 +121,43 @@ def test_more_requests_than_places(make: Callable[..., Any], tools: Any) -> None
         assert again.reply.status == 200
         working[1].gone.set()
         await working[1].task
+
+    asyncio.run(scene())
+    assert gateway.shared.admission.running == 0
+
+
+def test_each_key_has_its_places(make: Callable[..., Any], tools: Any) -> None:
+    """A key that has all its places taken is refused; others go on."""
+
+    def hashed(key: str) -> str:
+        return hashlib.sha256(key.encode()).hexdigest()
+
+    keys = {"ada": {"sha256": hashed("a"), "max_requests": 1}, "bob": {"sha256": hashed("b")}}
+    gateway = make(keys=keys, api_key_hashes=[hashed("free")])
+
+    async def scene() -> None:
+        gateway.service.hold = asyncio.Event()
+
+        def ask(key: str) -> Client:
+            return Client(gateway, tools, authorization=f"Bearer {key}")
+
+        working = [ask("a"), ask("b"), ask("b"), ask("free")]
+        await until(lambda: len(gateway.service.asked) == 4)
+        refused = ask("a")
+        await refused.task
+        assert refused.reply.status == 429
+        assert int(refused.reply.headers["retry-after"]) >= 1
+        assert "of the key 'ada'" in refused.reply.json["error"]["message"]
+        stranger = ask("c")
+        await stranger.task
+        assert stranger.reply.status == 401
+        gateway.service.hold.set()
+        for client in working:
+            await client.task
+            assert client.reply.status == 200
+        again = ask("a")
+        await again.task
+        assert again.reply.status == 200
 
     asyncio.run(scene())
     assert gateway.shared.admission.running == 0
