@@ -8,6 +8,7 @@ request on the server. grpc.aio needs asyncio, and one object serves one event l
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -119,12 +120,13 @@ class TritonTransport:
         self._retry = retry or RetryPolicy()
         self._metadata = tuple((key.lower(), value) for key, value in (metadata or {}).items())
         self._channel: grpc.aio.Channel | None = None
+        self._methods: service_pb2_grpc.GRPCInferenceServiceStub | None = None
         self._closed = False
 
     async def close(self) -> None:
         """Close the connection; calls in flight are cancelled. Safe to call again."""
         self._closed = True
-        channel, self._channel = self._channel, None
+        channel, self._channel, self._methods = self._channel, None, None
         if channel is not None:
             await channel.close()
 
@@ -297,7 +299,7 @@ class TritonTransport:
 
     async def _attempt(self, method: _Method, request: object, call: Call) -> Any:
         try:
-            return await method(request, timeout=call.limit_s, metadata=self._metadata)
+            return await method(request, timeout=_left_s(call.limit_s), metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise _AttemptError(failures.from_status(error.code(), error.details(), call)) from error
         except (grpc.aio.UsageError, asyncio.CancelledError) as error:
@@ -310,13 +312,22 @@ class TritonTransport:
     def _stub(self) -> service_pb2_grpc.GRPCInferenceServiceStub:
         if self._closed:
             raise closed_error(self.host)
-        if self._channel is None:
+        if self._methods is None:  # made once: it has two dozen methods, as dear as a whole call
             if self._tls:
                 credentials = grpc.ssl_channel_credentials()
                 self._channel = grpc.aio.secure_channel(self.host, credentials, options=_CHANNEL_OPTIONS)
             else:
                 self._channel = grpc.aio.insecure_channel(self.host, options=_CHANNEL_OPTIONS)
-        return service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+            self._methods = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        return self._methods
+
+
+def _left_s(limit_s: float | None) -> float | None:
+    """The time that a call gets: the server itself drops what the caller's own deadline leaves no time for."""
+    left_s = max(anyio.current_effective_deadline() - anyio.current_time(), 0.0)
+    if math.isinf(left_s):
+        return limit_s
+    return left_s if limit_s is None else min(limit_s, left_s)
 
 
 class _AttemptError(Exception):
