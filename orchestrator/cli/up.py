@@ -56,8 +56,8 @@ def up(
             server.start(detached=not foreground)
         if not is_loopback(settings.server.host):
             Console(stderr=True).print(
-                f"Anyone who reaches {settings.server.host} can use this server and load or unload its "
-                "models: keep its ports behind a firewall or the gateway.",
+                f"Anyone who reaches {settings.server.host} can use this server: keep its ports behind a "
+                "firewall or the gateway.",
                 style="yellow",
             )
         try:

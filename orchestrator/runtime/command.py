@@ -21,7 +21,7 @@ KEEPALIVE_MS: Final = 30_000
 def server_command(
     triton: TritonInstall,
     repository: Path,
-    models: Sequence[str],
+    models: Sequence[str] | None,
     settings: ServerSettings,
     shm_prefix: str,
     closed_key: str,
@@ -31,7 +31,9 @@ def server_command(
     Args:
         triton: the server to run.
         repository: the model repository.
-        models: what to load, at least one; other models in the repository stay unloaded.
+        models: what to load, at least one; other models in the repository stay unloaded, and anybody who
+            reaches the server may load and unload models. None: the whole repository, once and for all:
+            Triton refuses to change it, which 2.51 does not always survive while requests are under way.
         settings: addresses, ports and times.
         shm_prefix: how the names of this server's shared memory regions begin.
         closed_key: a random key that the shared-memory interface asks for. No client of this project uses
@@ -46,8 +48,11 @@ def server_command(
         str(triton.executable),
         f"--model-repository={repository}",
         f"--backend-directory={triton.backend_directory}",
-        "--model-control-mode=explicit",
-        *(f"--load-model={name}" for name in models),
+        *(
+            ["--model-control-mode=none"]
+            if models is None
+            else ["--model-control-mode=explicit", *(f"--load-model={name}" for name in models)]
+        ),
         # config.pbtxt is complete: nothing is to be guessed from the model.
         "--disable-auto-complete-config",
         "--strict-readiness=true",

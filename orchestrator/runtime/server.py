@@ -50,7 +50,8 @@ class TritonServer:
 
     Args:
         repository: the model repository.
-        models: the models to load, at least one.
+        models: the models to load, at least one. Where the repository holds no others, nobody can load or
+            unload any while the server runs.
         triton: the server to run, from `orchestrator.runtime.triton.find`.
         home: where the state file and the logs go; a home runs one server at a time.
         settings: addresses, ports and time-outs.
@@ -158,6 +159,10 @@ class TritonServer:
             "server.metrics_port": self.settings.metrics_port,
         }
 
+    def _is_whole(self) -> bool:
+        """Whether the repository holds no other models than those to load."""
+        return {path.parent.name for path in self.repository.glob("*/config.pbtxt")} == set(self.models)
+
     def _spawn(self, detached: bool) -> tuple[subprocess.Popen[bytes], ServerState]:
         token = secrets.token_hex(4)
         shm_prefix = f"spark_speech_{token}_"
@@ -166,7 +171,7 @@ class TritonServer:
             server_command(
                 self.triton,
                 self.repository,
-                self.models,
+                None if self._is_whole() else self.models,
                 self.settings,
                 shm_prefix,
                 closed_key=secrets.token_hex(16),

@@ -33,6 +33,12 @@ def test_only_the_named_models_are_loaded() -> None:
     ]
 
 
+def test_a_whole_repository_is_closed_to_changes() -> None:
+    argv = server_command(TRITON, Path("/srv/repository"), None, ServerSettings(), "prefix_", closed_key="x")
+    assert "--model-control-mode=none" in argv
+    assert not [flag for flag in argv if flag.startswith("--load-model")]
+
+
 def test_every_endpoint_is_bound_to_the_configured_host_and_port() -> None:
     argv = command(host="192.0.2.7", http_port=1111, grpc_port=2222, metrics_port=3333)
     for name, port in (("http", 1111), ("grpc", 2222), ("metrics", 3333)):
