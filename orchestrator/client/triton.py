@@ -323,7 +323,7 @@ class TritonTransport:
 
 
 def _left_s(limit_s: float | None) -> float | None:
-    """The time that a call gets: the server itself drops what the caller's own deadline leaves no time for."""
+    """The time that a call gets; the server drops what the caller's own deadline leaves no time for."""
     left_s = max(anyio.current_effective_deadline() - anyio.current_time(), 0.0)
     if math.isinf(left_s):
         return limit_s

@@ -24,6 +24,7 @@ from orchestrator.errors import (
     RequestTimeoutError,
     ServerUnavailableError,
     SpeechError,
+    StreamLostError,
     UnsupportedLanguageError,
 )
 
@@ -42,6 +43,7 @@ _KINDS: Final[tuple[tuple[type[SpeechError], int, str | None, str], ...]] = (
     (ConfigurationError, 400, None, "invalid_value"),
     (ModelNotReadyError, 503, None, "model_not_ready"),
     (ServerUnavailableError, 503, None, "server_unavailable"),
+    (StreamLostError, 503, None, "server_unavailable"),
     (RequestTimeoutError, 504, None, "timeout"),
     (MessageTooLargeError, 413, "file", "audio_too_long"),
     (OverloadedError, 429, None, "overloaded"),

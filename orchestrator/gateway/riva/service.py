@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from time import monotonic
 from typing import Any
 
+import anyio
 import anyio.to_thread
 from riva.client.proto.riva_asr_pb2 import (
     RecognizeRequest,
@@ -16,6 +19,7 @@ from riva.client.proto.riva_asr_pb2 import (
 from riva.client.proto.riva_asr_pb2_grpc import RivaSpeechRecognitionServicer
 
 from orchestrator.audio import Audio, PcmFormat, decode
+from orchestrator.errors import RequestTimeoutError
 from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.intake.intake import check_header, raw_format
 from orchestrator.gateway.intake.sniff import AudioSpec, Container, container_of
@@ -91,7 +95,8 @@ class RivaService(RivaSpeechRecognitionServicer):  # type: ignore[misc]
                     speakers="none" if ask.max_speakers is None else "required",
                     max_speakers=ask.max_speakers,
                 )
-                transcript = await self._service.transcribe(audio.samples[0], job)
+                with _deadline(context):
+                    transcript = await self._service.transcribe(audio.samples[0], job)
                 note.work_s = monotonic() - started
             self._metrics.transcribed(note.audio_s, note.work_s)
             response = RecognizeResponse(results=Results(ask).offline(transcript))
@@ -114,6 +119,19 @@ class RivaService(RivaSpeechRecognitionServicer):  # type: ignore[misc]
     ) -> RivaSpeechRecognitionConfigResponse:
         check_known(request)
         return configs(await self._service.models(), request.model_name)
+
+
+@contextmanager
+def _deadline(context: Any) -> Iterator[None]:
+    """The caller's deadline: what is asked of the upstream inside the block carries it on."""
+    left_s: float | None = context.time_remaining()
+    try:
+        with anyio.fail_after(left_s):
+            yield
+    except TimeoutError as error:
+        raise RequestTimeoutError(
+            "The caller's deadline is over.", fix="give longer recordings more time."
+        ) from error
 
 
 def decoded(data: bytes, spec: AudioSpec, limits: AudioSettings) -> Audio:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import anyio
 import grpc
 import pytest
 from riva.client import ASRService, Auth
@@ -137,6 +139,28 @@ def test_each_key_has_its_requests(serve: Any, connect: Any) -> None:
         riva.service.hold.set()
         assert all(call.result().results for call in working)
         assert ask("a").result().results
+
+
+def test_a_callers_deadline_reaches_the_upstream(
+    serve: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests to the upstream carry it on, whatever becomes of this process."""
+    with serve() as riva:
+        asr = connect(riva.uri)
+        left: list[float] = []
+        transcribe = riva.service.transcribe
+
+        async def noting(recording: Any, job: Any) -> Any:
+            left.append(anyio.current_effective_deadline() - anyio.current_time())
+            return await transcribe(recording, job)
+
+        monkeypatch.setattr(riva.service, "transcribe", noting)
+        config = pb.RecognitionConfig(encoding="LINEAR_PCM", sample_rate_hertz=16_000)
+        request = pb.RecognizeRequest(config=config, audio=STEP)
+        asr.stub.Recognize(request, timeout=20)
+        asr.stub.Recognize(request)
+    assert 0 < left[0] <= 20
+    assert math.isinf(left[1])
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
