@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from orchestrator.client.retry import RetryPolicy
+
 RATE = 16_000
 Outputs = dict[str, tuple[str, list[int], bytes]]
 Handler = Callable[[np.ndarray, dict[str, Any]], Outputs]
@@ -230,6 +232,18 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
                 response.outputs.add(name=wanted.name, datatype=kind, shape=shape)
                 response.raw_output_contents.append(content)
         return response
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits before another try are a tenth of what they are."""
+    standard = RetryPolicy.wait_s
+
+    def wait_s(policy: RetryPolicy, attempt: int) -> float | None:
+        whole = standard(policy, attempt)
+        return None if whole is None else whole / 10
+
+    monkeypatch.setattr(RetryPolicy, "wait_s", wait_s)
 
 
 TEXT = "it was the best of times it was the worst of times it was the age of wisdom"

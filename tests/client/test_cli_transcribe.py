@@ -121,6 +121,7 @@ def test_what_cannot_work(run: Run, fake: Any, folder: Path, arguments: list[str
     assert fake.seen == []
 
 
+@pytest.mark.integration
 def test_interruption_leaves_nothing_half_done(fake: Any, folder: Path) -> None:
     fake.faults.append(fake.hang)
     arguments = ["transcribe", "a.wav", "b.wav", "-o", "out", "--no-diarize", "--url", fake.url]

@@ -32,6 +32,7 @@ from orchestrator.errors import (
 )
 from orchestrator.settings import ClientSettings, Settings
 
+pytestmark = pytest.mark.usefixtures("short_waits")
 Code = grpc.StatusCode
 
 
@@ -172,7 +173,7 @@ def test_a_server_that_dies_and_comes_back(fake: Any, tools: Any) -> None:
     def restart() -> None:
         fake.entered.wait(10)
         fake.stop()
-        time.sleep(0.3)
+        time.sleep(0.1)
         fake.start()
 
     with SpeechClient(fake.url) as client:
@@ -293,7 +294,7 @@ def test_no_retry_beyond_the_callers_limit(fake: Any, tools: Any) -> None:
         SpeechClient(fake.url, settings=settings(retries=9)) as client,
         pytest.raises(ServerUnavailableError),
     ):
-        client.transcribe(tools.spoken("it was"), diarize=False, timeout=1.5)
+        client.transcribe(tools.spoken("it was"), diarize=False, timeout=0.6)
 
 
 def test_cancelling_reaches_the_server(fake: Any, tools: Any) -> None:
@@ -487,8 +488,8 @@ def test_wait_ready(fake: Any, tools: Any) -> None:
     fake.models["slow"] = tools.Model(state="LOADING")
     with SpeechClient(fake.url) as client:
         with pytest.raises(ModelNotReadyError, match="slow"):
-            client.wait_ready(["slow"], timeout=0.6)
-        threading.Timer(0.3, lambda: setattr(fake.models["slow"], "state", "READY")).start()
+            client.wait_ready(["slow"], timeout=0.3)
+        threading.Timer(0.1, lambda: setattr(fake.models["slow"], "state", "READY")).start()
         assert "slow" in {card.name for card in client.wait_ready(["slow"], timeout=20) if card.ready}
     with SpeechClient("127.0.0.1:9") as client, pytest.raises(ServerUnavailableError):
         client.wait_ready(timeout=0.3)

@@ -30,7 +30,7 @@ def load_of(url: str, **changes) -> Load:
         "first_sequence": 1000,
         "chunk_ms": CHUNK_MS,
         "ramp_s": CHUNK_MS / 1000,
-        "seconds": 0.9,
+        "seconds": 0.5,
         "samples": RECORDING,
     }
     return Load(**(values | changes))
@@ -84,7 +84,7 @@ def test_each_stream_sends_its_chunks_by_an_absolute_schedule(fake_server):
     for stream in range(3):
         requests = fake_server.of(1000 + stream)
         begin = 0.08 * stream / 3
-        assert len(requests) == int((0.9 - begin) / 0.08)
+        assert len(requests) == int((0.5 - begin) / 0.08)
         flags = [
             (
                 request.parameters["sequence_start"].bool_param,
@@ -130,7 +130,7 @@ def test_a_failed_stream_ends_and_the_others_go_on(fake_server):
 
 def test_a_server_slower_than_the_audio_is_found_out(fake_server):
     fake_server.behave = lambda request, context: time.sleep(0.1)
-    _, outcome = drive(load_of(fake_server.url, seconds=2.0))
+    _, outcome = drive(load_of(fake_server.url, seconds=1.2))
     found = figures(
         outcome.times,
         outcome.errors,
@@ -138,7 +138,7 @@ def test_a_server_slower_than_the_audio_is_found_out(fake_server):
         chunk_ms=CHUNK_MS,
         limit_ms=300,
         begin_s=0.08,
-        end_s=2.0,
+        end_s=1.2,
     )
     assert found.p95 is not None
     assert found.p95 >= 100

@@ -37,6 +37,7 @@ from tests.client.stream.simulated import say
 
 WORDS = [(7, 200, 50), (8, 200, 600), (9, 150, 700), (10, 300, 400)]
 TEXTS = ["w7 w8", "w9", "w10"]
+pytestmark = pytest.mark.usefixtures("short_waits")
 QUICK = Settings(client=ClientSettings(retries=1, timeout_s=5))
 
 

@@ -26,6 +26,7 @@ from orchestrator.settings import ClientSettings, Settings
 from tests.client.stream.conftest import LOST
 from tests.client.stream.simulated import gather, say
 
+pytestmark = pytest.mark.usefixtures("short_waits")
 WORDS = [(7, 200, 50), (8, 200, 600), (9, 150, 700), (10, 300, 400)]
 TEXTS = ["w7 w8", "w9", "w10"]
 
@@ -65,7 +66,7 @@ def test_a_server_that_dies_and_comes_back(server: Any, at_piece: int) -> None:
         while not server.chunks:
             time.sleep(0.01)
         server.die()
-        threading.Timer(0.5, server.start).start()
+        threading.Timer(0.2, server.start).start()
 
     events = run(server.url, speaking(server, bounce, at_piece))
     check(events)
@@ -110,7 +111,7 @@ def test_no_answer_in_time(server: Any) -> None:
 
     def hang() -> None:
         server.chunk_faults.append(server.hang)
-        threading.Timer(1.0, server.release.set).start()
+        threading.Timer(0.5, server.release.set).start()
 
     check(run(server.url, speaking(server, hang), settings))
 
@@ -137,14 +138,14 @@ def test_a_full_server_refuses_a_new_stream_and_takes_back_a_lost_one(server: An
         # The first one is forgotten, and its place is taken by another for a while.
         server.sequences.clear()
         server.sequences[1] = next(iter([object()]))
-        threading.Timer(0.6, server.sequences.clear).start()
+        threading.Timer(0.3, server.sequences.clear).start()
         enough.set()
         holder.join(20)
     assert [event.segment.text for event in events if isinstance(event, Final)] == TEXTS
 
 
 def test_a_server_that_stays_away(server: Any) -> None:
-    settings = Settings(client=ClientSettings(stream_reconnect_s=0.8))
+    settings = Settings(client=ClientSettings(stream_reconnect_s=0.3))
     events: list[StreamEvent] = []
     began = 0.0
 
