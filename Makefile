@@ -8,7 +8,7 @@ TESTS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test check lint unit format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -20,10 +20,15 @@ test: .venv/ready-dev ## Run every test; real servers and models among them
 	@$(BIN)/python -m pytest $(TESTS)
 
 check: .venv/ready-dev ## Lint, types and the tests that need no server or model
+	@$(MAKE) --no-print-directory --jobs=2 lint unit
+
+lint: .venv/ready-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -m "not integration" $(TESTS)
+
+unit: .venv/ready-dev
+	@$(BIN)/python -m pytest -m "not integration" --ignore=tests/integration $(TESTS)
 
 format: .venv/ready-dev ## Format the code and fix what the linter can
 	@$(BIN)/ruff check --fix .
