@@ -86,6 +86,7 @@ def _in_memory(
 
     @torch.inference_mode()
     def call() -> Sequence[Any]:
+        model.eval()  # `transcribe` leaves the modules in training
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             mel, frames = model.preprocessor(input_signal=audio.to(device), length=lengths.to(device))
             encoded, encoded_frames = model.encoder(audio_signal=mel, length=frames)
