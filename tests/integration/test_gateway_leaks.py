@@ -125,9 +125,11 @@ def rounds(gateway: Running, dice: random.Random, count: int) -> None:
     """Each attack ``count`` times; the gateway may end any of them as it likes."""
     for attack in ATTACKS:
         for _ in range(count):
-            with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as peer:
-                with suppress(BrokenPipeError, ConnectionResetError):
-                    attack(peer, dice)
+            with (
+                socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as peer,
+                suppress(BrokenPipeError, ConnectionResetError),
+            ):
+                attack(peer, dice)
 
 
 def settled(process: psutil.Process, files: int) -> bool:
