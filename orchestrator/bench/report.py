@@ -10,12 +10,16 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 Cell = str | int | float | None
 Row = Mapping[str, Cell]
-MOST_COLUMNS: Final = 10
-"""Figures of a row that people are shown side by side."""
+_UNBOUNDED: Final = 10_000
+"""Wider than any table, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +48,26 @@ class Report:
 
     def print(self, console: Console) -> None:
         """For people."""
-        console.print(self._across() if self.rows and len(self.rows[0]) > MOST_COLUMNS else self._down())
+        for table in (self._down(), *([self._across()] if self.rows else ())):
+            unbounded = console.options.update(max_width=_UNBOUNDED)
+            if Measurement.get(console, unbounded, table).maximum <= console.width:
+                console.print(table)
+                break
+        else:
+            self._print_rows(console)
         for note in self.notes:
             console.print(note, highlight=False)
         console.print(f"{self.machine}; {_listed(self.versions)}", style="dim", highlight=False)
         console.print(f"again: {self.command}", style="dim", highlight=False)
+
+    def _print_rows(self, console: Console) -> None:
+        """A paragraph for each row, of the figures it has: for more than fit either way."""
+        console.print(self.title, style="bold")
+        for row in self.rows:
+            first, *others = row
+            console.print(f"[bold]{escape(shown(row[first]))}[/]", highlight=False)
+            figures = (f"{name} {shown(row[name])}" for name in others if row[name] is not None)
+            console.print(Padding(Text("  ".join(figures)), (0, 0, 0, 2)), highlight=False)
 
     def _down(self) -> Table:
         """A line for each row."""
@@ -62,7 +81,7 @@ class Report:
         return table
 
     def _across(self) -> Table:
-        """A column for each row: for rows with more figures than go side by side."""
+        """A column for each row."""
         first, *others = self.rows[0]
         table = Table(title=self.title, title_justify="left")
         table.add_column(first, no_wrap=True, min_width=max(map(len, self.rows[0])))

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from orchestrator.bench.report import MOST_COLUMNS, Report, shown
+from orchestrator.bench.report import Report, shown
 
 
 def printed(rows) -> list[list[str]]:
@@ -24,9 +24,21 @@ def test_few_figures_go_side_by_side():
 
 
 def test_many_figures_go_one_below_the_other():
-    names = [f"k{number}" for number in range(MOST_COLUMNS + 1)]
+    names = [f"k{number}" for number in range(30)]
     table = printed([dict.fromkeys(names, 1), dict.fromkeys(names, "two")])
     assert table == [[name, "1", "two"] for name in names]
+
+
+def test_many_figures_of_many_rows_are_paragraphs_without_what_is_missing():
+    names = [f"k{number}" for number in range(30)]
+    rows = [{"what": f"row {number} [b]", **dict.fromkeys(names, 1), "none": None} for number in range(30)]
+    console = Console(file=io.StringIO(), width=120)
+    Report(title="T", command="c", rows=rows).print(console)
+    text = console.file.getvalue()
+    assert [line for line in text.splitlines() if line.startswith("row")] == [row["what"] for row in rows]
+    assert text.count("k29 1") == 30
+    assert "none" not in text
+    assert max(map(len, text.splitlines())) <= 120
 
 
 @pytest.mark.parametrize(
