@@ -15,10 +15,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.engines.base import RecognizedWord
 from orchestrator.engines.streaming import StreamSegment, StreamUpdate
+
+_STEPS: Final = 10_000
+"""Confidences are kept to four digits."""
+_to_text: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def encode(update: StreamUpdate) -> bytes:
@@ -35,13 +39,13 @@ def encode(update: StreamUpdate) -> bytes:
                 "final": segment.final,
                 "stability": segment.stability,
                 "words": [
-                    (word.text, word.start_ms, word.end_ms, round(word.confidence, 4))
+                    (word.text, word.start_ms, word.end_ms, int(word.confidence * _STEPS + 0.5) / _STEPS)
                     for word in segment.words
                 ],
             }
             for segment in update.segments
         ]
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    return _to_text(fields).encode()
 
 
 def decode(content: bytes) -> StreamUpdate:
