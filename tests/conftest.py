@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from orchestrator.errors import UnsupportedModelError
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     from orchestrator.repository.release import Release
     from orchestrator.runtime.server import TritonServer
     from orchestrator.runtime.triton import TritonInstall
+
+
+# A busy machine may be slow: no example has to be made or to finish in a given time.
+hypothesis.settings.register_profile(
+    "suite",
+    hypothesis.settings.default,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True, scope="session")

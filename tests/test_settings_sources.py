@@ -105,7 +105,7 @@ def test_containers_are_read_as_literals() -> None:
         "SPARK_SPEECH__SECTION__MAYBE": "",
     }
     assert EnvironmentSource(Outer, environ)() == {
-        "section": {"names": ["a", "b"], "table": {"a": 1, "b": "2"}, "maybe": None}
+        "section": {"names": ["a", "b"], "table": {"a": 1, "b": 2}, "maybe": None}
     }
     whole = CommandLineSource(Outer, ["section={number = 3, table = {c = 4}}", "section.number=5"])
     assert whole() == {"section": {"number": "5", "table": {"c": 4}}}

@@ -228,8 +228,7 @@ def test_turns_get_names_by_number() -> None:
 
 NAMES = ("ann", "bob", "cid")
 
-UNTIMED = settings(deadline=None)
-"""A busy machine may be slow: no example has to finish in a given time."""
+FEWER = settings(max_examples=50)
 
 
 @st.composite
@@ -265,7 +264,7 @@ def shifted(spans: list, by_ms: int, from_ms: int = 0) -> list:  # type: ignore[
     ]
 
 
-@UNTIMED
+@FEWER
 @given(word_lists(), turn_lists(), turn_lists(exclusive=False), st.booleans())
 def test_words_keep_text_order_and_times(
     words: list[Word], exclusive: list[Turn], full: list[Turn], estimated: bool
@@ -277,7 +276,7 @@ def test_words_keep_text_order_and_times(
     ]
 
 
-@UNTIMED
+@FEWER
 @given(word_lists(), turn_lists(), turn_lists(exclusive=False), st.booleans())
 def test_labels_come_from_the_exclusive_turns(
     words: list[Word], exclusive: list[Turn], full: list[Turn], estimated: bool
@@ -289,7 +288,7 @@ def test_labels_come_from_the_exclusive_turns(
         assert labelled.speaker_confidence is None or 0 <= labelled.speaker_confidence <= 1
 
 
-@UNTIMED
+@FEWER
 @given(word_lists(), turn_lists(), turn_lists(exclusive=False), st.integers(0, 10_000_000), st.booleans())
 def test_shifting_time_shifts_all(
     words: list[Word], exclusive: list[Turn], full: list[Turn], by_ms: int, estimated: bool
@@ -306,7 +305,7 @@ def test_shifting_time_shifts_all(
         assert [w.speaker_confidence for w in a.words] == [w.speaker_confidence for w in b.words]
 
 
-@UNTIMED
+@FEWER
 @given(
     word_lists(),
     turn_lists(),
@@ -348,7 +347,7 @@ def covered(spoken: Word, turns: list[Turn]) -> bool:
     return any(min(end, t.end) - max(spoken.start, t.start) > 0 for t in turns)
 
 
-@UNTIMED
+@FEWER
 @given(word_lists(), turn_lists(), st.integers(0, 100_000))
 def test_empty_turns_and_leading_or_trailing_silence_change_nothing(
     words: list[Word], exclusive: list[Turn], at_ms: int
