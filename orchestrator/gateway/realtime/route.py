@@ -38,6 +38,7 @@ from orchestrator.gateway.realtime.events import (
 )
 from orchestrator.gateway.realtime.inbox import Inbox
 from orchestrator.gateway.realtime.session import Session
+from orchestrator.tracing import Span, span
 
 router: Final = APIRouter()
 logger = logging.getLogger(__name__)
@@ -89,10 +90,11 @@ async def realtime(socket: WebSocket) -> None:
     call = _Call(socket, shared, Note())
     started = monotonic()
     status = _GONE
-    try:
-        status = await call.run()
-    finally:
-        _record(socket, shared, call.note, status, monotonic() - started)
+    with span("realtime", kind="server") as current:
+        try:
+            status = await call.run()
+        finally:
+            _record(socket, shared, call.note, status, monotonic() - started, current)
 
 
 @dataclass(slots=True)
@@ -194,13 +196,16 @@ async def _body(request: Request) -> object:
         raise EventError("The body is not valid JSON.", "invalid_json") from error
 
 
-def _record(socket: WebSocket, shared: Shared, note: Note, status: int, took_s: float) -> None:
+def _record(socket: WebSocket, shared: Shared, note: Note, status: int, took_s: float, current: Span) -> None:
     shared.metrics.requests.labels(_METHOD, PATH, status).inc()
     shared.metrics.latency.labels(PATH).observe(took_s)
     if note.error is not None:
         shared.metrics.errors.labels(note.error).inc()
     given = socket.headers.get(REQUEST_ID, "")
     request_id = given if GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+    current.note(request_id=request_id, status=status, bytes=note.bytes_in, audio_s=note.audio_s)
+    if note.error is not None:
+        current.failed(note.error)
     line = {"id": request_id, "method": _METHOD, "route": PATH, "status": status, "s": round(took_s, 4)}
     extra = {"error": note.error, "bytes": note.bytes_in, "audio_s": note.audio_s}
     access_log.info(json.dumps(line | {key: value for key, value in extra.items() if value is not None}))

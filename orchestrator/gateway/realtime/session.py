@@ -226,8 +226,9 @@ def _rate(fields: SessionFields, *, openai: bool) -> int | None:
 
 def _setup(fields: SessionFields, *, openai: bool) -> Setup:
     _refuse_what_cannot_be_done(fields)
+    config = _recognition_config(fields)
     try:
-        ask = riva.parse(_recognition_config(fields))
+        ask = riva.parse(config)
     except SpeechError as error:
         raise _renamed(told(error)) from error
     rate = _rate(fields, openai=openai)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -75,6 +76,10 @@ class Socket:
         error: dict[str, Any] = event["error"]
         return error
 
+    def leave(self) -> None:
+        """Close, as clients that are done do."""
+        self.session.close(1000)
+
     def closed(self) -> int:
         """The close code that is next."""
         message = self.session.receive()
@@ -106,6 +111,13 @@ class Realtime:
     shared: Shared
     service: FakeService
     stack: ExitStack
+
+    def settle(self, logged: Sequence[Any] = ("",)) -> None:
+        """Wait until no stream is open, and something has been logged."""
+        deadline = time.monotonic() + 5
+        while self.shared.streams.running or not logged:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
 
     def connect(
         self, path: str = PATH, greeting: Sequence[str] = ("conversation.created",), **more: Any
