@@ -35,7 +35,18 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         help="Measure: accuracy, overhead, growth, live streams, the demo.", no_args_is_help=True
     )
-    for verb in (accuracy, overhead, throughput, diarization, stitching, streams, gateway, startup, demo):
+    for verb in (
+        accuracy,
+        overhead,
+        throughput,
+        diarization,
+        stitching,
+        streams,
+        gateway,
+        overload,
+        startup,
+        demo,
+    ):
         group.command(verb.__name__)(verb)
     group.command("online-speakers")(online_speakers)
     group.command("streaming-accuracy")(streaming_accuracy)
@@ -306,6 +317,36 @@ def gateway(
     asked = bench.Asked(numbers_of(numbers), numbers_of(workers), seconds, triton, clients)
     with ending_on_termination(), RichProgress() as progress:
         report = bench.run(settings_of(ctx), asked, progress=progress)
+    _show(report, as_json=as_json)
+
+
+def overload(
+    ctx: typer.Context,
+    streams: Annotated[int, typer.Option(help="Places of the gateway, all taken.", min=1)] = 64,
+    crowds: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Calls a second by those who come too late.")
+    ] = "50,200",
+    seconds: Annotated[float, typer.Option(help="Length of each run.", min=2)] = 15.0,
+    as_json: JsonFlag = False,
+) -> None:
+    """A gateway whose places are all taken: what the streams in them notice of a crowd that is refused."""
+    from orchestrator.gateway import needs
+
+    with needs.explained():
+        from orchestrator.bench.gateway import overload as bench
+    from orchestrator.bench.streams.command import numbers_of, spoken
+    from orchestrator.progress import RichProgress
+    from orchestrator.runtime.process import ending_on_termination
+
+    with ending_on_termination(), RichProgress() as progress:
+        report = bench.run(
+            spoken(None),
+            streams=streams,
+            crowds=numbers_of(crowds),
+            seconds=seconds,
+            processes=1,
+            progress=progress,
+        )
     _show(report, as_json=as_json)
 
 

@@ -74,7 +74,7 @@ class RivaClients:
 
     async def run(self, start: float) -> Outcome:
         """Send all chunks; ``start`` is on the clock of `time.monotonic`, which processes share."""
-        calls = [_method(channel) for channel in self._channels]
+        calls = [method(channel) for channel in self._channels]
         async with asyncio.TaskGroup() as group:
             for place, stream in enumerate(self._load.streams):
                 group.create_task(self._noted(stream, calls[place % len(calls)], start))
@@ -126,7 +126,7 @@ class RivaClients:
             self._outcome.messages.setdefault(code.name, await call.details() or "")
 
 
-def _method(channel: grpc.aio.Channel) -> Callable[[], Any]:
+def method(channel: grpc.aio.Channel) -> Callable[[], Any]:
     """StreamingRecognize with messages as bytes."""
     call: Any = channel.stream_stream(_METHOD)
     return call  # type: ignore[no-any-return]
