@@ -41,6 +41,8 @@ KEYS = {
     "Tab": (9, "\t"),
     "Escape": (27, ""),
     " ": (32, " "),
+    "End": (35, ""),
+    "Home": (36, ""),
     "ArrowLeft": (37, ""),
     "ArrowUp": (38, ""),
     "ArrowRight": (39, ""),

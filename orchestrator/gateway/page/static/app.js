@@ -140,7 +140,7 @@ $("key-cancel").addEventListener("click", () => $("key-dialog").close());
 $("key-form").addEventListener("submit", () => {
   key.set($("key-input").value.trim());
   told(null);
-  server.ask();
+  server.again();
 });
 
 const live = new LiveView(told);

@@ -8,7 +8,9 @@ import { RATE } from "./microphone.js";
 
 const EVENT = "conversation.item.input_audio_transcription.";
 const PIECE_S = 0.08;
-const WAITS_S = [0.3, 1, 2, 4, 8];
+const WAITS_S = [0.3, 1, 2, 4, 8, 8, 8];
+const STATUS = { overloaded: 429, invalid_api_key: 401, model_not_ready: 503, server_unavailable: 503, timeout: 504 };
+const PASSING = ["broken", "unreachable", "overloaded", "model_not_ready", "server_unavailable"];
 const LAST_WORDS_S = 20;
 const LONGEST_S = 2 * 3600; // of sound kept: 230 MB
 const ENCODED = 8192; // arguments of one String.fromCharCode
@@ -33,6 +35,7 @@ export class Captions {
     this.samples = 0;
     this.settled = 0; // seconds: everything before is final
     this.tries = 0;
+    this.round = 0; // connections so far
     this.over = false; // nothing more is wanted
     this.ending = false; // no more sound comes
     this.finished = new Promise((resolve) => (this.finish = resolve));
@@ -75,31 +78,35 @@ export class Captions {
       ...session,
       input_audio_format: "pcm16",
       input_audio_params: { sample_rate_hz: RATE, num_channels: 1 },
-      recognition_config: { ...session.recognition_config, enable_word_time_offsets: true, enable_automatic_punctuation: true },
+      recognition_config: { ...session.recognition_config, enable_word_time_offsets: true, enable_automatic_punctuation: true, enable_verbatim_transcripts: true },
       speaker_diarization: { ...session.speaker_diarization, enable_speaker_diarization: this.speakers },
     };
     delete settings.client_secret;
     if (this.language) settings.input_audio_transcription = { ...session.input_audio_transcription, language: this.language };
+    let greeted = false;
     await new Promise((resolve, reject) => {
+      const broken = (problem) => {
+        if (this.socket !== socket || this.over) return;
+        if (!greeted) reject(problem);
+        else this.again(problem);
+        this.socket = null;
+      };
       socket.addEventListener("message", ({ data }) => {
         const event = JSON.parse(data);
         if (event.type === "conversation.created") this.send({ type: "transcription_session.update", session: settings });
         else if (event.type === "transcription_session.updated") {
-          this.open = true;
+          greeted = this.open = true;
           this.tries = 0;
+          this.round++;
           this.told.state("");
           this.flush();
           resolve();
-        } else if (event.type.includes("error")) {
-          const problem = problemOf(event.error?.code === "overloaded" ? 429 : 400, JSON.stringify(event));
-          this.over = true;
-          reject(problem);
-          this.failed(problem);
-        } else this.take(event);
+        } else if (event.type.includes("error")) broken(problemOf(STATUS[event.error?.code] ?? 400, data));
+        else this.take(event);
       });
       socket.addEventListener("close", ({ code, reason }) => {
-        reject(new Problem("The server closed the connection.", reason || `Its reason is ${code}; the gateway's log says more.`));
-        if (this.socket === socket) this.closed();
+        const why = reason || `It gave the reason ${code}; the gateway's log may say more.`;
+        broken(new Problem("The server closed the connection.", why, "broken"));
       });
     });
   }
@@ -128,7 +135,8 @@ export class Captions {
       start: offset + word.start_time / 1000,
       end: offset + word.end_time / 1000,
       confidence: word.confidence,
-      speaker: word.speaker_tag ? `Speaker ${word.speaker_tag}` : "",
+      // Tags begin anew with each connection, and nobody knows then who was who before.
+      speaker: word.speaker_tag ? `${this.round}.${word.speaker_tag}` : "",
     }));
     if (words.length) {
       this.settled = words.at(-1).end + 0.1;
@@ -143,21 +151,16 @@ export class Captions {
   }
 
   /** The connection broke: begin again where the last final ended, a few times. */
-  async closed() {
-    const began = this.open || this.tries > 0 || this.ending;
+  async again(problem) {
     this.open = false;
-    if (this.over || !began) return;
-    if (this.tries >= WAITS_S.length) {
-      this.failed(new Problem("The connection was lost.", "The words so far are kept. Start again when the server is back."));
+    if (this.over) return;
+    if (!PASSING.includes(problem.code) || this.tries >= WAITS_S.length) {
+      this.failed(problem);
       return;
     }
     this.told.state("Connecting again");
     await new Promise((resolve) => setTimeout(resolve, WAITS_S[this.tries++] * 1000));
-    if (this.over) return;
-    this.connect().catch((problem) => {
-      if (this.socket?.readyState === WebSocket.CLOSED || problem.code === "unreachable") this.closed();
-      else this.failed(problem);
-    });
+    if (!this.over) this.connect().catch((next) => this.again(next));
   }
 
   failed(problem) {

@@ -30,6 +30,10 @@ export class LiveView {
     this.script = new Script($("live-script"), (seconds) => this.hear(seconds));
     this.player = new Player($("live-player"), this.script, () => this.transcript());
     $("record").addEventListener("click", () => this.toggle());
+    $("again-dialog").addEventListener("close", () => {
+      if ($("again-dialog").returnValue === "again") this.start();
+      $("again-dialog").returnValue = "";
+    });
     addEventListener("beforeunload", (event) => this.state === "on" && event.preventDefault());
   }
 
@@ -43,7 +47,8 @@ export class LiveView {
   }
 
   toggle() {
-    if (this.state === "idle") this.start();
+    if (this.state === "idle" && this.script.segments.length && !this.player.saved) $("again-dialog").showModal();
+    else if (this.state === "idle") this.start();
     else if (this.state === "on") this.stop();
   }
 

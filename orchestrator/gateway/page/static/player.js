@@ -46,6 +46,7 @@ export class Player {
 
   load(blob, duration) {
     this.unload();
+    this.saved = false;
     this.url = URL.createObjectURL(blob);
     this.audio.src = this.url;
     this.duration = duration;
@@ -113,6 +114,7 @@ export class Player {
   save(name) {
     const { write, type } = FORMATS[name];
     const transcript = this.transcript();
+    this.saved = true;
     save(`${transcript.name.replace(/\.[^.]*$/, "")}.${name}`, new Blob([write(transcript)], { type }));
   }
 }

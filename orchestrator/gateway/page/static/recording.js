@@ -85,13 +85,13 @@ export class RecordingView {
     this.script.clear();
     this.show("work");
     const began = performance.now();
-    $("work-what").textContent = "Sending";
+    $("work-what").textContent = "Sending.";
     $("work-more").textContent = `${file.name}, ${size(file.size)}`;
     $("work-bar").value = 0;
     const sent = (part) => {
       if (part < 1) $("work-bar").value = part;
       else {
-        $("work-what").textContent = "Listening to it";
+        $("work-what").textContent = "Listening.";
         $("work-bar").removeAttribute("value");
       }
     };
@@ -135,7 +135,7 @@ export class RecordingView {
   show(part) {
     for (const id of ["work", "reader"]) $(id).hidden = id !== part;
     $("drop").hidden = part === "work";
-    $("drop").classList.toggle("small", part === "reader");
+    $("drop").classList.toggle("brief", part === "reader");
   }
 
   hear(seconds) {

@@ -20,6 +20,7 @@ export class Script {
     this.clear();
     element.addEventListener("click", (event) => this.clicked(event));
     element.addEventListener("keydown", (event) => this.pressed(event));
+    element.addEventListener("focus", () => this.cursor < 0 && this.mark(Math.max(this.playing, 0)));
   }
 
   clear() {
@@ -97,13 +98,15 @@ export class Script {
     this.show(span);
   }
 
-  move(to) {
+  mark(at) {
     this.words[this.cursor]?.span.classList.remove("cursor");
-    this.cursor = Math.max(0, Math.min(to, this.words.length - 1));
-    const word = this.words[this.cursor];
-    if (!word) return;
-    word.span.classList.add("cursor");
-    this.show(word.span);
+    this.cursor = Math.max(0, Math.min(at, this.words.length - 1));
+    this.words[this.cursor]?.span.classList.add("cursor");
+  }
+
+  move(to) {
+    this.mark(to);
+    if (this.words[this.cursor]) this.show(this.words[this.cursor].span);
   }
 
   show(span) {
@@ -117,18 +120,18 @@ export class Script {
     if (target.dataset.start !== undefined) this.chosen(Number(target.dataset.start));
     else if (target.dataset.speaker !== undefined) this.rename(target);
     else if (target.dataset.at !== undefined && getSelection().isCollapsed) {
-      this.move(Number(target.dataset.at));
+      this.mark(Number(target.dataset.at));
       this.chosen(this.words[this.cursor].start);
     }
   }
 
   pressed(event) {
     if (event.target !== this.element || !this.words.length || event.ctrlKey || event.metaKey || event.altKey) return;
-    const here = this.cursor < 0 ? Math.max(this.playing, 0) : this.cursor;
+    const here = Math.max(this.cursor, 0);
     const turn = this.words[here].turn;
     const first = (wanted) => this.words.findIndex((word) => word.turn === wanted);
     const moves = {
-      ArrowRight: () => (this.cursor < 0 ? here : here + 1),
+      ArrowRight: () => here + 1,
       ArrowLeft: () => here - 1,
       ArrowDown: () => first(Math.min(turn + 1, this.segments.length - 1)),
       ArrowUp: () => (here > first(turn) ? first(turn) : first(Math.max(turn - 1, 0))),
@@ -148,8 +151,10 @@ export class Script {
     field.value = button.textContent;
     field.maxLength = 40;
     field.setAttribute("aria-label", "Name of this speaker");
+    let over = false; // taking the field away blurs it, which would end it again
     const done = (keep) => {
-      if (!field.isConnected) return;
+      if (over) return;
+      over = true;
       const name = field.value.trim();
       field.replaceWith(button);
       if (keep && name) this.names.get(label).name = name;
@@ -159,10 +164,11 @@ export class Script {
     };
     field.addEventListener("keydown", (event) => {
       event.stopPropagation();
-      if (event.key === "Enter") done(true);
-      if (event.key === "Escape") done(false);
+      if (event.key !== "Enter" && event.key !== "Escape") return;
+      event.preventDefault(); // or the button that gets the focus is pressed by the same key
+      done(event.key === "Enter");
     });
-    field.addEventListener("blur", () => done(true), { once: true });
+    field.addEventListener("blur", () => done(true));
     button.replaceWith(field);
     field.select();
   }

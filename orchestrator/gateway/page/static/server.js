@@ -17,15 +17,23 @@ export class ServerView {
     setInterval(() => this.ask(), EVERY_MS);
   }
 
+  /** Ask at once, with another key. */
+  again() {
+    this.refused = false;
+    this.ask();
+  }
+
   async ask() {
     if (document.hidden || this.asking) return;
     this.asking = true;
     try {
       this.status = await get("v1/status");
+      this.refused = false;
       this.show(this.status);
       this.news(this.status);
     } catch (problem) {
-      if (problem.code === "key") this.told(problem);
+      if (problem.code === "key" && !this.refused) this.told(problem); // once: who says "not now" is left in peace
+      this.refused = problem.code === "key";
       this.pill("bad", problem.code === "key" ? "Key needed" : "Not reachable");
       $("server-lead").textContent = problem.message;
       $("server-sub").textContent = problem.fix;
@@ -48,8 +56,8 @@ export class ServerView {
     const figures = [
       ["Live streams", `${streams.running} of ${streams.limit}`],
       ["Recordings in work", `${requests.running} of ${requests.limit}`],
-      ["Live answer, median", ms(latency.stream_median_s)],
-      ["Live answer, 95 of 100", ms(latency.stream_p95_s)],
+      ["Live latency, median", ms(latency.stream_median_s)],
+      ["Live latency, 95 of 100", ms(latency.stream_p95_s)],
       ["Speed of recordings", latency.speed === null ? "none yet" : `${Number(latency.speed.toPrecision(2))} × real time`],
       ["Recognised so far", `${(latency.audio_s / 60).toFixed(1)} min`],
     ];
