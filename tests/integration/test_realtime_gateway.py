@@ -7,8 +7,9 @@ import base64
 import hashlib
 import json
 import signal
+import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 DIALOGUE = Path(resources.__file__).parent / "training" / "checkpoint" / "dialogue.flac"
 KEY = "open-sesame"
-MODELS = {"parakeet": "embedded", "parakeet_streaming": "embedded", "diarizer": "embedded"}
 RATE = 16_000
 PATH = "/v1/realtime?intent=transcription"
 
@@ -61,30 +61,6 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Talk:
     soundfile.write(made.opus, samples, rate, format="OGG", subtype="OPUS")
     soundfile.write(made.short, samples[: 6 * rate], rate, subtype="PCM_16")
     return made
-
-
-@pytest.fixture(scope="module")
-def triton(
-    tmp_path_factory: pytest.TempPathFactory, make_home: Callable[[Path], Path], tritonserver: Any
-) -> Iterator[Any]:
-    from orchestrator.repository.builder import Builder
-    from orchestrator.repository.plan import make_plan
-    from orchestrator.repository.validate import machine
-    from orchestrator.runtime.server import TritonServer
-    from tests.conftest import free_server_settings
-
-    home = make_home(tmp_path_factory.mktemp("realtime") / "home")
-    plan = make_plan(MODELS, target="aarch64" if machine() == "aarch64" else "x86_64")
-    release = Builder(home=home, models=resources.model_repository()).build(plan).release
-    with TritonServer(
-        release.model_repository,
-        release.models,
-        triton=tritonserver,
-        home=home,
-        settings=free_server_settings(),
-        release=release.id,
-    ) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -526,6 +502,37 @@ def test_without_triton(tmp_path: Path, talk: Talk) -> None:
         talked = realtime_asr_client(["--server", address(gateway), "--input-file", str(talk.short)])
         assert [error["code"] for error in talked.errors] == ["server_unavailable"]
         assert gateway.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        b"\x81\x82\x00\x00\x00\x00\xff\xfe",  # text that is no UTF-8
+        b"\x81\x02{}",  # not masked
+        b"\x83\x80\x00\x00\x00\x00",  # an opcode that is not there
+        b"\xc1\x80\x00\x00\x00\x00",  # compressed, which was not agreed on
+        b"\x80\x80\x00\x00\x00\x00",  # the rest of a message that has not begun
+        b"\x89\xfe\x01\x00\x00\x00\x00\x00",  # a ping that is too long
+        b"\x88\x81\x00\x00\x00\x00x",  # half a close code
+        b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00",  # eight exabytes
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_frames_that_are_none(tmp_path: Path, frames: bytes) -> None:
+    with running(tmp_path, NOWHERE) as gateway:
+        host, _, port = address(gateway).partition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as wire:
+            head = f"GET {PATH} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            head += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            wire.sendall(head.encode())
+            assert b"101 Switching Protocols" in wire.recv(4096)
+            wire.sendall(frames)
+            while wire.recv(4096):
+                pass
+        assert gateway.stop() == 0
+        log = gateway.log.read_text()
+        assert "Traceback" not in log
+        assert '"route": "/v1/realtime"' in log
 
 
 def test_streams_that_go_wrong_leave_nothing(gateway: Running, talk: Talk) -> None:

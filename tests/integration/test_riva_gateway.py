@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 DIALOGUE = Path(resources.__file__).parent / "training" / "checkpoint" / "dialogue.flac"
 KEY = "open-sesame"
-MODELS = {"parakeet": "embedded", "parakeet_streaming": "embedded", "diarizer": "embedded"}
 
 
 @dataclass(frozen=True)
@@ -62,30 +61,6 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Talk:
     soundfile.write(made.mulaw, samples, rate, subtype="ULAW")
     soundfile.write(made.short, samples[: 6 * rate], rate, subtype="PCM_16")
     return made
-
-
-@pytest.fixture(scope="module")
-def triton(
-    tmp_path_factory: pytest.TempPathFactory, make_home: Callable[[Path], Path], tritonserver: Any
-) -> Iterator[Any]:
-    from orchestrator.repository.builder import Builder
-    from orchestrator.repository.plan import make_plan
-    from orchestrator.repository.validate import machine
-    from orchestrator.runtime.server import TritonServer
-    from tests.conftest import free_server_settings
-
-    home = make_home(tmp_path_factory.mktemp("riva") / "home")
-    plan = make_plan(MODELS, target="aarch64" if machine() == "aarch64" else "x86_64")
-    release = Builder(home=home, models=resources.model_repository()).build(plan).release
-    with TritonServer(
-        release.model_repository,
-        release.models,
-        triton=tritonserver,
-        home=home,
-        settings=free_server_settings(),
-        release=release.id,
-    ) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,39 @@
+"""A real tritonserver with every kind of model, for all tests that only use one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import resources
+
+MODELS = {"parakeet": "embedded", "parakeet_streaming": "embedded", "diarizer": "embedded"}
+
+
+@pytest.fixture(scope="session")
+def triton(
+    tmp_path_factory: pytest.TempPathFactory, make_home: Callable[[Path], Path], tritonserver: Any
+) -> Iterator[Any]:
+    """A running `TritonServer`; tests must leave it running, and no stream open."""
+    from orchestrator.repository.builder import Builder
+    from orchestrator.repository.plan import make_plan
+    from orchestrator.repository.validate import machine
+    from orchestrator.runtime.server import TritonServer
+    from tests.conftest import free_server_settings
+
+    home = make_home(tmp_path_factory.mktemp("live") / "home")
+    plan = make_plan(MODELS, target="aarch64" if machine() == "aarch64" else "x86_64")
+    release = Builder(home=home, models=resources.model_repository()).build(plan).release
+    with TritonServer(
+        release.model_repository,
+        release.models,
+        triton=tritonserver,
+        home=home,
+        settings=free_server_settings(),
+        release=release.id,
+    ) as server:
+        yield server
+        assert server.state.process() is not None, "it must have lived through all tests"
