@@ -212,7 +212,15 @@ def _access_logging() -> Iterator[None]:
     access_log.addHandler(handler)
     access_log.setLevel(logging.INFO)
     access_log.propagate = False
+    server_log = logging.getLogger("uvicorn.error")
+    server_log.addFilter(_is_no_clients_text)
     try:
         yield
     finally:
+        server_log.removeFilter(_is_no_clients_text)
         access_log.removeHandler(handler)
+
+
+def _is_no_clients_text(record: logging.LogRecord) -> bool:
+    """False for the traceback that uvicorn logs where a client sends text that is no UTF-8."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], UnicodeDecodeError)
