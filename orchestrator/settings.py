@@ -243,12 +243,23 @@ class GatewaySettings(_Section):
     keys: dict[str, KeySettings] = {}
     """Keys with limits of their own, by a name for messages; with none here and none above, no key is asked
     for."""
+    otlp_endpoint: str | None = None
+    """Where traces go: an OpenTelemetry collector's HTTP, ``http://host:4318``; None: nowhere."""
     cors_origins: tuple[str, ...] = ()
     """Web origins whose pages may call the service (``https://host[:port]``)."""
     tls_certfile: AbsolutePath | None = None
     tls_keyfile: AbsolutePath | None = None
     tls_client_ca: AbsolutePath | None = None
     """Certificates that clients must be signed by; None: clients need none."""
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None:
+            parts = urlsplit(endpoint)
+            if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
+                raise ValueError("must be a URL such as http://127.0.0.1:4318")
+        return endpoint
 
     @field_validator("cors_origins")
     @classmethod

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -37,6 +38,7 @@ from orchestrator.errors import (
     ServiceError,
     SpeechError,
 )
+from orchestrator.tracing import span
 
 QUESTION_LIMIT_S: Final = 10.0
 """Time limit of a question about the server, in seconds: it answers those without any model."""
@@ -259,10 +261,16 @@ class TritonTransport:
         attempt = 0
         while True:
             try:
-                async with self._limiter(model):
+                limiter = self._limiter(model)
+                with span("queue", model=model):
+                    await limiter.acquire()
+                try:
                     # Built inside the limit, so that waiting requests hold no copy of their audio.
                     request = codec.encode(model, version, samples, options, outputs, pcm16=pcm16)
-                    return await self._attempt(self._stub().ModelInfer, request, call)
+                    with span("upstream infer", kind="client", model=model, upstream=self.host):
+                        return await self._attempt(self._stub().ModelInfer, request, call)
+                finally:
+                    limiter.release()
             except _AttemptError as failed:
                 error, cause = failed.failure.error, failed.__cause__
                 # A server that comes back says "not ready" until its models are loaded.
@@ -305,6 +313,9 @@ class TritonTransport:
         except (grpc.aio.UsageError, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if not self._closed or (task is not None and task.cancelling()):
+                # gRPC raises an exception of its own, which lacks the mark by which a scope of anyio knows
+                # what it cancelled: the scope would let it pass, and end the caller's task.
+                await anyio.lowlevel.checkpoint_if_cancelled()
                 raise
             # The channel was closed under the call: nobody cancelled *this* task.
             raise closed_error(self.host) from error

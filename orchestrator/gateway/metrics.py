@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -69,6 +71,54 @@ class GatewayMetrics:
             buckets=_LATENCY_S,
             registry=self.registry,
         )
+
+        self.first_words = Histogram(
+            "spark_speech_gateway_stream_first_partial_seconds",
+            "From the arrival of the audio that ends an utterance's first word to the first words told.",
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+        self.final_words = Histogram(
+            "spark_speech_gateway_stream_final_seconds",
+            "From the arrival of the audio that ends an utterance's last word to its final words.",
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+        self.stream_real_time_factor = Histogram(
+            "spark_speech_gateway_stream_real_time_factor",
+            "Time that a live stream waited for the upstream over the duration of its audio.",
+            buckets=_REAL_TIME,
+            registry=self.registry,
+        )
+        upstream_time = Histogram(
+            "spark_speech_gateway_upstream_seconds",
+            "Time of a recording, or a piece of a live stream, at Triton: its queue and its work.",
+            ("kind",),
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+        upstream_queue = Gauge(
+            "spark_speech_gateway_upstream_waiting",
+            "Recordings and pieces of live streams that wait for Triton's answer.",
+            ("kind",),
+            registry=self.registry,
+        )
+        # Looking a label up for each piece of each stream would cost as much as counting it.
+        self._upstream = {
+            kind: (upstream_queue.labels(kind), upstream_time.labels(kind)) for kind in ("recording", "piece")
+        }
+
+    @contextmanager
+    def upstream(self, kind: Literal["recording", "piece"]) -> Iterator[None]:
+        """Count the block as one that waits for the upstream, and its time where it succeeds."""
+        waiting, time = self._upstream[kind]
+        waiting.inc()
+        started = monotonic()
+        try:
+            yield
+            time.observe(monotonic() - started)
+        finally:
+            waiting.dec()
 
     def watch_upstreams(self, outstanding: Callable[[], Mapping[str, int]]) -> None:
         """Tell of several upstreams: what each that is there has in work, asked at each scrape."""

@@ -27,10 +27,12 @@ from orchestrator.gateway.http.patience import patient_h11
 from orchestrator.gateway.http.state import Shared
 from orchestrator.gateway.keys import ApiKeys
 from orchestrator.gateway.metrics import GatewayMetrics
+from orchestrator.gateway.observed import ObservedService
 from orchestrator.gateway.realtime.secrets import ClientSecrets
 from orchestrator.gateway.riva.server import RivaServer
 from orchestrator.gateway.service import TritonService
 from orchestrator.gateway.supervise.orders import follow
+from orchestrator.gateway.tracing import exporting
 from orchestrator.settings import GatewaySettings, Settings
 
 _ENDING_S: Final = 5
@@ -81,7 +83,12 @@ def serve(settings: Settings, url: str | None, announce: Announce, post: Post | 
         ports.check(gateway)
     service = TritonService(settings, url)
     listener = ports.listen(gateway) if post is None else post.listener
-    with listener, tempfile.TemporaryDirectory(prefix="spark-speech-gateway-") as spool, _access_logging():
+    with (
+        listener,
+        tempfile.TemporaryDirectory(prefix="spark-speech-gateway-") as spool,
+        _access_logging(),
+        exporting(gateway.otlp_endpoint),
+    ):
         asyncio.run(_serve(gateway, service, listener, Path(spool), announce, post))
 
 
@@ -99,7 +106,8 @@ async def _serve(
     metrics.watch_upstreams(lambda: service.outstanding)
     keys = ApiKeys.of(gateway)
     secrets = ClientSecrets(None if post is None else post.secret)
-    shared = Shared(gateway, service, admission, metrics, spool, streams, keys, secrets)
+    observed = ObservedService(service, metrics)
+    shared = Shared(gateway, observed, admission, metrics, spool, streams, keys, secrets)
     config = uvicorn.Config(
         create_app(shared),
         http=patient_h11(gateway.head_timeout_s),
@@ -125,7 +133,7 @@ async def _serve(
             fix="name a PEM certificate, its key without a passphrase, and a PEM client CA if any.",
             path=gateway.tls_certfile,
         ) from error
-    riva = RivaServer(gateway, service, admission, streams, metrics, keys=keys, share_port=post is not None)
+    riva = RivaServer(gateway, observed, admission, streams, metrics, keys=keys, share_port=post is not None)
     try:
         if post is not None or gateway.upstreams:
             await _acquainted(service)

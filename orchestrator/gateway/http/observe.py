@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from orchestrator.gateway.http.errors import CLIENT_CLOSED
 from orchestrator.gateway.http.state import NOTE, Note
 from orchestrator.gateway.metrics import GatewayMetrics
+from orchestrator.tracing import Span, span
 
 REQUEST_ID: Final = "X-Request-ID"
 access_log = logging.getLogger("orchestrator.gateway.access")
@@ -36,7 +37,8 @@ class Observe:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
+        headers = Headers(scope=scope)
+        given = headers.get(REQUEST_ID, "")
         request_id = given if GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
         note = Note()
         scope[NOTE] = note
@@ -50,18 +52,25 @@ class Observe:
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
-        try:
-            await self._app(scope, receive, sending)
-        finally:
-            self._record(scope, request_id, status, monotonic() - started, note)
+        carrier = {"traceparent": found} if (found := headers.get("traceparent")) is not None else None
+        with span("HTTP", kind="server", carrier=carrier, request_id=request_id) as current:
+            try:
+                await self._app(scope, receive, sending)
+            finally:
+                self._record(scope, request_id, status, monotonic() - started, note, current)
 
-    def _record(self, scope: Scope, request_id: str, status: int, took_s: float, note: Note) -> None:
+    def _record(
+        self, scope: Scope, request_id: str, status: int, took_s: float, note: Note, current: Span
+    ) -> None:
         route = getattr(scope.get("route"), "path", _UNMATCHED)
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.requests.labels(method, route, status).inc()
         self._metrics.latency.labels(route).observe(took_s)
+        current.rename(f"{method} {route}")
+        current.note(status=status, bytes=note.bytes_in, audio_s=note.audio_s)
         if note.error is not None:
             self._metrics.errors.labels(note.error).inc()
+            current.failed(note.error)
         line = {"id": request_id, "method": method, "route": route, "status": status, "s": round(took_s, 4)}
         extra = {"error": note.error, "bytes": note.bytes_in, "audio_s": note.audio_s}
         if note.work_s is not None and note.audio_s:

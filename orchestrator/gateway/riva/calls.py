@@ -18,6 +18,7 @@ from orchestrator.errors import SpeechError
 from orchestrator.gateway.keys import ApiKeys
 from orchestrator.gateway.metrics import GatewayMetrics
 from orchestrator.gateway.riva.errors import RpcError, as_rpc_error
+from orchestrator.tracing import Span, span
 
 access_log = logging.getLogger("orchestrator.gateway.access")
 logger = logging.getLogger(__name__)
@@ -64,10 +65,11 @@ class Calls:
         """Note one call of the method ``route``."""
         note = Note()
         started = monotonic()
-        try:
-            yield note
-        finally:
-            self._record(route, note, monotonic() - started)
+        with span(f"riva {route}", kind="server") as current:
+            try:
+                yield note
+            finally:
+                self._record(route, note, monotonic() - started, current)
 
     async def answered(self, note: Note, context: Any, work: Awaitable[Any]) -> Any:
         """What ``work`` gives; its errors end the call with their status."""
@@ -82,12 +84,15 @@ class Calls:
         note.status = grpc.StatusCode.OK.name
         return result
 
-    def _record(self, route: str, note: Note, took_s: float) -> None:
+    def _record(self, route: str, note: Note, took_s: float, current: Span) -> None:
         self._metrics.requests.labels(_METHOD, route, note.status).inc()
         self._metrics.latency.labels(route).observe(took_s)
         if note.error is not None:
             self._metrics.errors.labels(note.error).inc()
         request_id = note.request_id if _GIVEN_ID.fullmatch(note.request_id) else uuid.uuid4().hex
+        current.note(request_id=request_id, status=note.status, bytes=note.bytes_in, audio_s=note.audio_s)
+        if note.error is not None:
+            current.failed(note.error)
         line = {
             "id": request_id,
             "method": _METHOD,
