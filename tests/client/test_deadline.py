@@ -10,6 +10,8 @@ import grpc
 import pytest
 
 from orchestrator.client import AsyncSpeechClient, SpeechClient
+from orchestrator.client.triton import TritonTransport
+from orchestrator.engines.base import RecognitionOptions
 
 
 def left(fake: Any) -> list[float]:
@@ -42,6 +44,22 @@ def test_so_is_a_cancel_scope_around_it(fake: Any, tools: Any) -> None:
     asyncio.run(scene())
     assert noted
     assert all(0 < seconds <= 15 for seconds in noted)
+
+
+def test_a_scope_knows_its_own_cancellation(fake: Any, tools: Any) -> None:
+    """What is cancelled inside it ends as its timeout, and not as a cancellation of the caller's task."""
+
+    async def scene() -> None:
+        transport = TritonTransport(fake.url, timeout_s=60, max_concurrency=1)
+        fake.faults += [fake.hang] * 2
+        try:
+            for _ in range(2):
+                with pytest.raises(TimeoutError), anyio.fail_after(0.2):
+                    await transport.recognize("echo", tools.spoken("it was"), RecognitionOptions())
+        finally:
+            await transport.close()
+
+    asyncio.run(scene())
 
 
 def test_without_one_the_settings_count(fake: Any, tools: Any) -> None:

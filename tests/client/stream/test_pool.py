@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,13 +42,26 @@ pytestmark = pytest.mark.usefixtures("short_waits")
 QUICK = Settings(client=ClientSettings(retries=1, timeout_s=5))
 
 
+class FakeServer(FakeStreams):
+    """One that says how it is only while ``answers`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.answers.wait(20)
+        return super().ServerReady(request, context)
+
+
 @pytest.fixture
-def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeStreams]]:
+def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeServer]]:
     """Two servers with the models `ears` and `echo`."""
     monkeypatch.setattr(pool, "CHECK_S", 0.1)
     servers = []
     for _ in range(2):
-        server = FakeStreams()
+        server = FakeServer()
         server.models["echo"] = Model(
             hear(TEXT), {"task": "recognize", "engine": "parrot", "languages": "en", "max_window_s": "30"}
         )
@@ -55,10 +69,11 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeStreams]]:
         servers.append(server)
     yield servers
     for server in servers:
+        server.answers.set()
         server.stop()
 
 
-def urls(servers: list[FakeStreams]) -> list[str]:
+def urls(servers: list[FakeServer]) -> list[str]:
     return [server.url for server in servers]
 
 
@@ -72,7 +87,7 @@ def speaking(act: Callable[[], None], at_piece: int) -> Iterator[np.ndarray]:
         yield audio[begin : begin + 1280]
 
 
-def owner(servers: list[FakeStreams]) -> FakeStreams:
+def owner(servers: list[FakeServer]) -> FakeServer:
     """The server that has the stream."""
     (found,) = [server for server in servers if server.sequences]
     return found
@@ -83,7 +98,7 @@ def texts(events: list[StreamEvent]) -> list[str]:
 
 
 @pytest.mark.parametrize("at_piece", [1, 5, 12, 16, 25])
-def test_a_stream_goes_on_at_the_other_server(pair: list[FakeStreams], at_piece: int) -> None:
+def test_a_stream_goes_on_at_the_other_server(pair: list[FakeServer], at_piece: int) -> None:
     def kill() -> None:
         while not any(server.sequences for server in pair):
             time.sleep(0.005)
@@ -105,7 +120,7 @@ def test_a_stream_goes_on_at_the_other_server(pair: list[FakeStreams], at_piece:
     assert all(server.live(0) for server in pair)
 
 
-def test_all_chunks_of_a_sequence_go_to_one_server(pair: list[FakeStreams]) -> None:
+def test_all_chunks_of_a_sequence_go_to_one_server(pair: list[FakeServer]) -> None:
     """Streams are spread evenly, and each stays where it began."""
     with SpeechClient(urls(pair)) as client, ThreadPoolExecutor(4) as threads:
         said = list(threads.map(lambda _: texts(list(client.stream(speaking(lambda: None, 0)))), range(4)))
@@ -116,7 +131,7 @@ def test_all_chunks_of_a_sequence_go_to_one_server(pair: list[FakeStreams]) -> N
     assert all(server.live(0) for server in pair)
 
 
-def test_a_full_server_is_passed_over(pair: list[FakeStreams]) -> None:
+def test_a_full_server_is_passed_over(pair: list[FakeServer]) -> None:
     for server in pair:
         server.max_streams = 1
     pair[0].sequences[1] = next(iter([object()]))  # type: ignore[assignment]
@@ -128,7 +143,7 @@ def test_a_full_server_is_passed_over(pair: list[FakeStreams]) -> None:
             list(client.stream(say(WORDS), pace="fast"))
 
 
-def test_a_server_that_fails_a_stream_is_left(pair: list[FakeStreams]) -> None:
+def test_a_server_that_fails_a_stream_is_left(pair: list[FakeServer]) -> None:
     def poison() -> None:
         owner(pair).abort(grpc.StatusCode.INTERNAL, faults.encode(InferenceError("out of memory")), 1000)
 
@@ -137,7 +152,7 @@ def test_a_server_that_fails_a_stream_is_left(pair: list[FakeStreams]) -> None:
     assert all(server.live(0) for server in pair)
 
 
-def test_recordings_are_spread_and_go_on_when_a_server_dies(pair: list[FakeStreams]) -> None:
+def test_recordings_are_spread_and_go_on_when_a_server_dies(pair: list[FakeServer]) -> None:
     """Windows of one recording are shared; those under a dead server are sent to the other."""
     audio = np.tile(spoken(TEXT), 12)
     with SpeechClient(urls(pair), settings=QUICK) as client:
@@ -149,7 +164,7 @@ def test_recordings_are_spread_and_go_on_when_a_server_dies(pair: list[FakeStrea
     assert len(whole.words) > 100
 
 
-def test_a_request_without_a_server_is_tried_again_and_told(pair: list[FakeStreams]) -> None:
+def test_a_request_without_a_server_is_tried_again_and_told(pair: list[FakeServer]) -> None:
     with SpeechClient(urls(pair), settings=QUICK) as client:
         client.transcribe(spoken(TEXT), sample_rate=16_000, diarize=False)
         for server in pair:
@@ -163,7 +178,7 @@ def test_a_request_without_a_server_is_tried_again_and_told(pair: list[FakeStrea
         assert client.transcribe(spoken(TEXT), sample_rate=16_000, diarize=False).text == TEXT
 
 
-def test_a_failure_of_the_model_is_not_sent_on(pair: list[FakeStreams]) -> None:
+def test_a_failure_of_the_model_is_not_sent_on(pair: list[FakeServer]) -> None:
     """Audio that breaks one model must not be carried to all of them."""
     for server in pair:
         server.fail(grpc.StatusCode.INTERNAL, "bad audio", 5)
@@ -172,7 +187,7 @@ def test_a_failure_of_the_model_is_not_sent_on(pair: list[FakeStreams]) -> None:
     assert sum(len(server.seen) for server in pair) == 1
 
 
-def test_what_the_servers_offer_together(pair: list[FakeStreams]) -> None:
+def test_what_the_servers_offer_together(pair: list[FakeServer]) -> None:
     del pair[0].models["echo"]
     pair[1].models["ears"].state = "LOADING"
     with SpeechClient(urls(pair)) as client:
@@ -185,7 +200,7 @@ def test_what_the_servers_offer_together(pair: list[FakeStreams]) -> None:
     assert not pair[1].chunks, "it has no streaming model that is ready"
 
 
-def test_servers_are_watched(pair: list[FakeStreams]) -> None:
+def test_servers_are_watched(pair: list[FakeServer]) -> None:
     """One that dies without work is found out, and one that comes back is used."""
 
     async def scene() -> None:
@@ -205,7 +220,29 @@ def test_servers_are_watched(pair: list[FakeStreams]) -> None:
     asyncio.run(scene())
 
 
-def test_cancelled_work_gives_its_place_back(pair: list[FakeStreams]) -> None:
+def test_a_server_that_hangs_is_away(pair: list[FakeServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes connections and says nothing: it gets no new work, and nobody waits for it."""
+    monkeypatch.setattr(pool, "_CHECK_LIMIT_S", 0.3)
+    hung = pair[0]
+
+    async def scene() -> None:
+        async with AsyncSpeechClient(urls(pair)) as client:
+            await client.models()
+            hung.answers.clear()
+            await until(lambda: list(client.outstanding) == [pair[1].url])
+            chunks, seen = len(hung.chunks), len(hung.seen)
+            for _ in range(3):
+                await client.transcribe(spoken(TEXT), sample_rate=16_000, diarize=False)
+                async for _ in client.stream(say(WORDS), pace="fast"):
+                    pass
+            assert (len(hung.chunks), len(hung.seen)) == (chunks, seen)
+            hung.answers.set()
+            await until(lambda: len(client.outstanding) == 2)
+
+    asyncio.run(scene())
+
+
+def test_cancelled_work_gives_its_place_back(pair: list[FakeServer]) -> None:
     async def scene() -> None:
         async with AsyncSpeechClient(urls(pair)) as client:
             for server in pair:
