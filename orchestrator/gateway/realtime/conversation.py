@@ -186,7 +186,7 @@ class Conversation:
         said = stream.items.tell(heard, stream.listener.language, stream.listener.received_s)
         if setup.by_hand:
             said += stream.items.close(stream.listener.received_s)
-        await self._say(said)
+        await self._say(said or [stream.items.committed()])
 
     async def _clear(self) -> None:
         """Drop what is not final: the audio was heard as it came, so its words are dropped."""

@@ -169,9 +169,11 @@ class _Call:
                 answer = as_api_error(error, self.shared.streams.retry_after_s)
                 await self.socket.send_denial_response(response(answer))
                 return answer.status
+            streams = self.shared.streams
+            stops = streams.expired.is_set() or (streams.draining and not self.accepted)
             if not self.accepted:  # a browser shows its page no status
                 await self._accept(offered)
-            code = SERVICE_RESTART if self.shared.streams.expired.is_set() else close_code(error)
+            code = SERVICE_RESTART if stops else close_code(error)
             async with asyncio.timeout(self.shared.settings.stream_idle_timeout_s):
                 await self.socket.send_text(text_of(error_event(event)))
                 await self.socket.close(code)

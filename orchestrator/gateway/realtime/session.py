@@ -231,12 +231,17 @@ def _setup(fields: SessionFields, *, openai: bool) -> Setup:
         ask = riva.parse(config)
     except SpeechError as error:
         raise _renamed(told(error)) from error
+    by_hand = fields.turn_detection is None
+    if by_hand and ask.max_speakers is not None:
+        raise _unable(
+            "session.turn_detection", "speakers are named when an utterance ends, so it must end itself."
+        )
     rate = _rate(fields, openai=openai)
     audio = AudioSpec()  # of a file, the header counts
     if rate is not None:
         audio = AudioSpec(_ENCODINGS[fields.input_audio_format], rate, fields.input_audio_params.num_channels)
     endpointing = _with_turns(ask.endpointing, fields.turn_detection)
-    return Setup(replace(ask, audio=audio, endpointing=endpointing), by_hand=fields.turn_detection is None)
+    return Setup(replace(ask, audio=audio, endpointing=endpointing), by_hand=by_hand)
 
 
 def _refuse_what_cannot_be_done(fields: SessionFields) -> None:

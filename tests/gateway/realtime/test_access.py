@@ -140,6 +140,9 @@ def test_a_gateway_that_stops(realtime: Any) -> None:
     realtime.connect()  # so that there is a loop
     realtime.client.portal.call(realtime.shared.streams.drain, 60.0)
     assert denied(realtime).status_code == 503
+    page = realtime.connect(greeting=(), headers={"Origin": "http://testserver"})
+    page.refused("server_unavailable")
+    assert page.closed() == 1012
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,13 @@ def test_commits_end_items_without_turn_detection(realtime: Any) -> None:
     assert socket.until(COMPLETED)[-1]["transcript"] == ""
 
 
+def test_a_commit_ends_an_utterance(openai: Any) -> None:
+    openai.hear(2 * STEP)
+    assert openai.until(COMPLETED)[-1]["transcript"] == "One two,"
+    openai.hear(STEP // 2)
+    assert openai.next()["type"] == COMMITTED
+
+
 def test_speakers_are_segments(realtime: Any) -> None:
     socket = realtime.connect()
     socket.update_openai(
@@ -188,6 +195,13 @@ def test_the_session_is_shown_as_it_is(openai: Any, realtime: Any) -> None:
         ),
         ({"include": ["item.input_audio_transcription.logprobs"]}, "session.include"),
         ({"instructions": "Be kind."}, "session.instructions"),
+        (
+            {
+                "audio": {"input": {"turn_detection": None}},
+                "speaker_diarization": {"enable_speaker_diarization": True},
+            },
+            "session.turn_detection",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_its_name(
