@@ -84,10 +84,6 @@ class ApiKeys:
         """The caller of that name, for what was given to somebody who had shown the key; ANYBODY has none."""
         return next((caller for _, caller in self._callers if caller.name == name), None)
 
-    def accepts(self, key: bytes) -> bool:
-        """Whether ``key`` is one of them; see `caller`."""
-        return self.caller(key) is not None
-
 
 @contextmanager
 def _admitted(admission: Admission | None) -> Iterator[None]:
