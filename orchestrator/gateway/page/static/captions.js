@@ -45,13 +45,17 @@ export class Captions {
     return this.samples / RATE;
   }
 
+  /** No more is kept: time to stop. */
+  get full() {
+    return this.seconds >= LONGEST_S;
+  }
+
   async start() {
     await this.connect();
   }
 
   hear(samples) {
-    if (this.seconds < LONGEST_S) this.pieces.push(samples);
-    else this.told.failed(new Problem("Two hours are the most that one page takes.", "Save these captions and start again."));
+    this.pieces.push(samples);
     this.samples += samples.length;
     this.flush();
   }

@@ -1,5 +1,6 @@
 // The view of live captions.
 
+import { Problem } from "./api.js";
 import { Captions } from "./captions.js";
 import { clock } from "./formats.js";
 import { Microphone, RATE } from "./microphone.js";
@@ -131,6 +132,9 @@ export class LiveView {
     this.captions.hear(samples);
     this.meter(peak);
     $("live-clock").textContent = clock(this.captions.seconds);
+    if (!this.captions.full || this.state !== "on") return;
+    this.told(new Problem("Two hours are the most that the page keeps.", "Save these captions and start again."));
+    this.stop();
   }
 
   meter(peak) {
