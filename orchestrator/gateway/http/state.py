@@ -41,8 +41,8 @@ class Shared:
     admission: Admission
     metrics: GatewayMetrics
     spool: Path
-    streams: Admission = field(default_factory=lambda: Admission(1, "streams"))
-    keys: ApiKeys = field(default_factory=lambda: ApiKeys(()))
+    streams: Admission
+    keys: ApiKeys
     secrets: ClientSecrets = field(default_factory=ClientSecrets)
 
 
