@@ -15,6 +15,7 @@ torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.integration
 def test_it_says_as_much_as_people_do(tmp_path: Path, precision: artifact.Precision) -> None:
     rate = synthetic.write(tmp_path, shape="tiny", precision=precision, tokens_per_second=3.5)
     assert rate == pytest.approx(3.5, rel=0.2)
@@ -26,6 +27,7 @@ def test_it_says_as_much_as_people_do(tmp_path: Path, precision: artifact.Precis
         assert len({word.text for word in recognition.words}) > 5, "not one word over and over"
 
 
+@pytest.mark.integration
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         synthetic.write(tmp_path / name, shape="tiny", seed=seed, precision="float32")

@@ -71,6 +71,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.integration
 def test_fetch_keeps_the_wheel_and_asks_the_index_once(index: Path, tmp_path: Path) -> None:
     source = write_wheel(index)
     wheel = fetch(PIN, tmp_path / "cache")
@@ -81,6 +82,7 @@ def test_fetch_keeps_the_wheel_and_asks_the_index_once(index: Path, tmp_path: Pa
     assert [path.name for path in wheel.parent.iterdir()] == [wheel.name]
 
 
+@pytest.mark.integration
 def test_a_damaged_kept_wheel_is_fetched_again(index: Path, tmp_path: Path) -> None:
     write_wheel(index)
     wheel = fetch(PIN, tmp_path / "cache")
@@ -90,6 +92,7 @@ def test_a_damaged_kept_wheel_is_fetched_again(index: Path, tmp_path: Path) -> N
     verify(fetch(PIN, tmp_path / "cache"))
 
 
+@pytest.mark.integration
 def test_a_damaged_download_is_refused_and_not_kept(index: Path, tmp_path: Path) -> None:
     damage(write_wheel(index))
     with pytest.raises(DigestMismatchError):
@@ -97,6 +100,7 @@ def test_a_damaged_download_is_refused_and_not_kept(index: Path, tmp_path: Path)
     assert list(wheel_folder(tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.integration
 def test_a_version_the_index_lacks_names_the_pin_and_the_folder(index: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactNotFoundError) as caught:
         fetch(WheelPin("carried-weights", "9.9"), tmp_path / "cache")
@@ -104,6 +108,7 @@ def test_a_version_the_index_lacks_names_the_pin_and_the_folder(index: Path, tmp
     assert str(wheel_folder(tmp_path / "cache")) in (caught.value.fix or "")
 
 
+@pytest.mark.integration
 def test_an_index_that_does_not_answer_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX"):
         monkeypatch.delenv(name, raising=False)

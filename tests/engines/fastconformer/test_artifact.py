@@ -172,6 +172,7 @@ def test_nemo_cannot_run_the_lean_form(tiny: Path) -> None:
         load(EngineSource(tiny, options={"runtime": "nemo"}))
 
 
+@pytest.mark.integration
 def test_serving_imports_nothing_that_only_training_and_building_need(tiny: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import numpy as np\n"
