@@ -177,16 +177,11 @@ def _plan(
     options: dict[str, ModelOptions],
 ) -> BuildPlan:
     from orchestrator.repository.plan import make_plan, with_models
-    from orchestrator.repository.validate import gpu_count
+    from orchestrator.repository.validate import device_named
 
-    wanted = device or settings.build.device
-    if wanted == "auto":
-        wanted = "cuda" if gpu_count() else "cpu"
-    if wanted not in ("cpu", "cuda"):
-        raise ConfigurationError(f"there is no device {wanted!r}", fix="use --device auto, cpu or cuda")
     return make_plan(
         with_models(settings.build.models, models),
-        device="cuda" if wanted == "cuda" else "cpu",
+        device=device_named(device or settings.build.device),
         target=_target(target),
         options=options,
         streaming=settings.streaming,

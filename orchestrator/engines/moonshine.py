@@ -46,6 +46,7 @@ from orchestrator.engines.base import (
     Recognizer,
     Samples,
 )
+from orchestrator.engines.checks import primary_tag
 from orchestrator.engines.registry import EngineSpec, spec
 from orchestrator.engines.speech_gate import FRAME, Piece, pieces, surroundings
 from orchestrator.errors import InferenceError, ModelLoadError, UnsupportedLanguageError
@@ -108,7 +109,7 @@ class MoonshineRecognizer(Recognizer):
     ) -> list[Recognition]:
         """Recognise each recording; see `Recognizer.recognize`."""
         language = None if options is None else options.language
-        if language is not None and language.lower().replace("_", "-").split("-")[0] != "en":
+        if language is not None and primary_tag(language) != "en":
             raise UnsupportedLanguageError(
                 f"The engine moonshine knows English (en) only, not {language!r}.",
                 fix="leave the language out, or use an engine that knows it.",

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from orchestrator.engines import nemo_archive
+from orchestrator.engines.checks import reason_of
 from orchestrator.engines.nemo_archive import Checkpoint
 from orchestrator.errors import ModelLoadError
 
@@ -74,9 +75,8 @@ def restore(path: Path, checkpoint: Checkpoint, device: torch.device) -> Any:
             path=path,
         ) from error
     except _LOAD_ERRORS as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelLoadError(
-            f"{path} cannot be loaded on {device}: {reason[:300]}",
+            f"{path} cannot be loaded on {device}: {reason_of(error)}",
             fix="fetch the file again, or check that it was made by a compatible NeMo "
             f"(the file says {checkpoint.nemo_version or 'nothing'}).",
             path=path,

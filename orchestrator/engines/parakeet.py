@@ -42,9 +42,10 @@ from orchestrator.engines.base import (
     Recognizer,
     Samples,
 )
+from orchestrator.engines.checks import language_in, options_in, primary_tag, reason_of
 from orchestrator.engines.nemo_batches import plan_batches, run_splitting
-from orchestrator.engines.parakeet_runtime import default_padded_s, device_of, model_in, options_of
-from orchestrator.errors import AudioValueError, InferenceError, UnsupportedLanguageError
+from orchestrator.engines.parakeet_runtime import ParakeetOptions, default_padded_s, device_of, model_in
+from orchestrator.errors import AudioValueError, InferenceError
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class ParakeetRecognizer(Recognizer):
     takes_pcm16: ClassVar[bool] = True
 
     def __init__(self, source: EngineSource) -> None:
-        options = options_of(source)
+        options = options_in(source, ParakeetOptions, "parakeet")
         device = device_of(source.device)
         if source.threads is not None:
             torch.set_num_threads(source.threads)
@@ -87,7 +88,7 @@ class ParakeetRecognizer(Recognizer):
         self._device = device
         self._max_batch = options.max_batch
         self._max_padded_s = options.max_padded_s or default_padded_s(device)
-        languages = model.languages or tuple(map(_primary_tag, options.languages)) or ("en",)
+        languages = model.languages or tuple(map(primary_tag, options.languages)) or ("en",)
         self.info = EngineInfo(
             name="parakeet", languages=languages, times_estimated=False, max_window_s=_MAX_WINDOW_S
         )
@@ -122,7 +123,8 @@ class ParakeetRecognizer(Recognizer):
         model = self._model
         if model is None:
             raise InferenceError("The model parakeet is closed.", fix="load it again.", model="parakeet")
-        language = self._language(options.language if options else None)
+        requested = options.language if options else None
+        language = language_in(self.info.languages, requested, "parakeet")
         clips = [_checked(samples, item) for item, samples in enumerate(batch)]
         found: dict[int, tuple[RecognizedWord, ...]] = {}
         heard = [item for item, clip in enumerate(clips) if _may_hold_words(clip, model)]
@@ -145,19 +147,6 @@ class ParakeetRecognizer(Recognizer):
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _language(self, requested: str | None) -> str:
-        known = self.info.languages
-        if requested is None:
-            return known[0]
-        language = _primary_tag(requested)
-        if language not in known:
-            raise UnsupportedLanguageError(
-                f"The model parakeet does not know the language {requested!r}.",
-                fix=f"use one of {', '.join(known)}, or name no language.",
-                model="parakeet",
-            )
-        return language
-
     def _run(
         self, model: AcousticModel, clips: Sequence[Samples | Pcm16], items: Sequence[int]
     ) -> list[tuple[RecognizedWord, ...]]:
@@ -176,9 +165,8 @@ class ParakeetRecognizer(Recognizer):
                 model="parakeet",
             ) from error
         except (RuntimeError, ValueError, TypeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InferenceError(
-                f"The model parakeet failed on a batch of {len(items)}: {reason[:300]}", model="parakeet"
+                f"The model parakeet failed on a batch of {len(items)}: {reason_of(error)}", model="parakeet"
             ) from error
 
     def _step(
@@ -188,10 +176,6 @@ class ParakeetRecognizer(Recognizer):
         chosen = [clips[item] for item in items]
         tokens = model.tokens(padded(chosen, device=self._device), [clip.size for clip in chosen])
         return nemo_words.words(tokens, model.vocabulary, model.frame_ms)
-
-
-def _primary_tag(language: str) -> str:
-    return language.replace("_", "-").split("-")[0].lower()
 
 
 def _checked(samples: Samples | Pcm16, item: int) -> Samples | Pcm16:

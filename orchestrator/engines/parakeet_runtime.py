@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.engines.acoustic import AcousticModel
-from orchestrator.engines.base import EngineSource
 from orchestrator.engines.fastconformer import loading
 from orchestrator.engines.fastconformer.model import FastModel
 from orchestrator.errors import (
@@ -52,24 +51,6 @@ class ParakeetOptions(BaseModel):
     """The most audio in one step, in seconds once padded; None: 240 on a CPU, by the memory of a GPU."""
     warm_up: bool = True
     """On CUDA: recognise a little noise while loading, so that the first request does not pay for it."""
-
-
-def options_of(source: EngineSource) -> ParakeetOptions:
-    """The engine's options.
-
-    Raises:
-        ConfigurationError: an unknown or invalid one.
-    """
-    try:
-        return ParakeetOptions.model_validate(source.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise ConfigurationError(
-            f"The option {name!r} of the engine parakeet: {first['msg']}.",
-            fix=f"the options are {', '.join(ParakeetOptions.model_fields)}.",
-            model="parakeet",
-        ) from error
 
 
 def device_of(name: str) -> torch.device:

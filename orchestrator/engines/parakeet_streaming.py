@@ -18,6 +18,7 @@ import torch
 from orchestrator.contract import SAMPLE_RATE_HZ
 from orchestrator.engines.acoustic import exact_convolutions
 from orchestrator.engines.base import EngineSource
+from orchestrator.engines.checks import language_in, options_in, primary_tag, reason_of
 from orchestrator.engines.fastconformer import loading
 from orchestrator.engines.fastconformer.rounds import Feed, Round
 from orchestrator.engines.fastconformer.streaming import Heard, StreamPool
@@ -27,7 +28,6 @@ from orchestrator.engines.parakeet_runtime import device_of
 from orchestrator.engines.parakeet_streaming_setup import (
     NAME,
     contexts_of,
-    options_of,
     pool_of,
     vocabulary_of,
 )
@@ -40,7 +40,7 @@ from orchestrator.engines.streaming import (
     StreamSegment,
     StreamUpdate,
 )
-from orchestrator.engines.streaming_presets import Contexts
+from orchestrator.engines.streaming_presets import Contexts, ParakeetStreamingOptions
 from orchestrator.engines.utterances import Utterances
 from orchestrator.errors import (
     AudioValueError,
@@ -48,7 +48,6 @@ from orchestrator.errors import (
     InvalidRequestError,
     ModelLoadError,
     StreamLimitError,
-    UnsupportedLanguageError,
 )
 
 
@@ -60,24 +59,22 @@ def load(source: EngineSource) -> ParakeetStreaming:
             is not there or has no room.
         ConfigurationError: an unknown or invalid option.
     """
-    options = options_of(source)
+    options = options_in(source, ParakeetStreamingOptions, NAME)
     device = device_of(source.device)
     if source.threads is not None:
         torch.set_num_threads(source.threads)
     network, description = loading.load(source.folder, device, prefer_ctc=options.head == "ctc")
     contexts = contexts_of(network, options)
-    precision = options.precision
-    if precision == "auto":
-        precision = loading.precision_for(device, description, lean=loading.is_lean(source.folder))
+    precision = loading.precision_of(options.precision, source.folder, device, description)
     try:
         pool = pool_of(network, device, precision, options, contexts)
     except RuntimeError as error:  # also what torch says when there is no memory
         raise ModelLoadError(
-            f"There is no room for {options.max_streams} streams on {device}: {_reason(error)}",
+            f"There is no room for {options.max_streams} streams on {device}: {reason_of(error)}",
             fix="lower max_streams, or free memory on the device.",
             model=NAME,
         ) from error
-    languages = description.languages or tuple(map(_primary_tag, options.languages)) or ("en",)
+    languages = description.languages or tuple(map(primary_tag, options.languages)) or ("en",)
     return ParakeetStreaming(
         pool, vocabulary_of(description.tokens), contexts, languages, options.max_streams
     )
@@ -156,7 +153,7 @@ class ParakeetStreaming(StreamingRecognizer):
             ModelLoadError: the detector's weights are damaged.
         """
         options = options or StreamOptions()
-        language = self._language(options.language)
+        language = language_in(self.info.languages, options.language, NAME)
         if options.sample_rate_hz != SAMPLE_RATE_HZ:
             raise InvalidRequestError(
                 f"Streams of {options.sample_rate_hz} Hz are not taken.",
@@ -204,7 +201,7 @@ class ParakeetStreaming(StreamingRecognizer):
             for chunk in chunks:
                 self.abort(chunk.stream)
             raise InferenceError(
-                f"The model {NAME} failed on {len(chunks)} streams: {_reason(error)}", model=NAME
+                f"The model {NAME} failed on {len(chunks)} streams: {reason_of(error)}", model=NAME
             ) from error
         updates = [self._update(turn) for turn in turns]
         for chunk in chunks:
@@ -311,28 +308,7 @@ class ParakeetStreaming(StreamingRecognizer):
             language=stream.language,
         )
 
-    def _language(self, requested: str | None) -> str:
-        known = self.info.languages
-        if requested is None:
-            return known[0]
-        language = _primary_tag(requested)
-        if language not in known:
-            raise UnsupportedLanguageError(
-                f"The model {NAME} does not know the language {requested!r}.",
-                fix=f"use one of {', '.join(known)}, or name no language.",
-                model=NAME,
-            )
-        return language
-
 
 def _frames(part: Round) -> int:
     """Encoder frames that a round commits."""
     return part.commit + part.tail if part.final else part.commit
-
-
-def _primary_tag(language: str) -> str:
-    return language.replace("_", "-").split("-")[0].lower()
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import torch
-from pydantic import ValidationError
 
-from orchestrator.engines.base import EngineSource
 from orchestrator.engines.fastconformer.causal import CausalEncoder
 from orchestrator.engines.fastconformer.compute import Compute, Precision
 from orchestrator.engines.fastconformer.network import FastConformer
@@ -82,21 +80,3 @@ def pool_of(
     window = geometry.window * geometry.block
     compute = Compute(network, device, precision=precision, cuda_graphs=graphs, window_samples=window)
     return StreamPool(compute, geometry, places, max_batch)
-
-
-def options_of(source: EngineSource) -> ParakeetStreamingOptions:
-    """The engine's options.
-
-    Raises:
-        ConfigurationError: an unknown or invalid one.
-    """
-    try:
-        return ParakeetStreamingOptions.model_validate(source.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise ConfigurationError(
-            f"The option {name!r} of the engine {NAME}: {first['msg']}.",
-            fix=f"the options are {', '.join(ParakeetStreamingOptions.model_fields)}.",
-            model=NAME,
-        ) from error

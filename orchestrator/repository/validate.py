@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from orchestrator.contract import CONTRACTS, Parameter, Task
-from orchestrator.errors import ReleaseInvalidError, RuntimeFailure
+from orchestrator.errors import ConfigurationError, ReleaseInvalidError, RuntimeFailure
 from orchestrator.repository.catalog import MODEL_VERSION
-from orchestrator.repository.config import FILE_NAME, ModelConfig, SequenceBatching, parse
+from orchestrator.repository.config import FILE_NAME, Device, ModelConfig, SequenceBatching, parse
 from orchestrator.repository.manifest import Manifest
 from orchestrator.repository.release import REPOSITORY
 
@@ -36,6 +36,19 @@ class Check:
 def gpu_count(devices: Path = Path("/dev")) -> int:
     """How many NVIDIA GPUs this machine (or container) may use, from their device nodes."""
     return sum(path.name[6:].isdigit() for path in devices.glob("nvidia*"))
+
+
+def device_named(wanted: str) -> Device:
+    """``cpu`` or ``cuda``; ``auto`` is cuda where this machine has a GPU.
+
+    Raises:
+        ConfigurationError: there is no such device.
+    """
+    if wanted == "auto":
+        return "cuda" if gpu_count() else "cpu"
+    if wanted not in ("cpu", "cuda"):
+        raise ConfigurationError(f"there is no device {wanted!r}", fix="use --device auto, cpu or cuda")
+    return "cuda" if wanted == "cuda" else "cpu"
 
 
 def machine() -> str:

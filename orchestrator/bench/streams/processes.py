@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import Any, Final
+from typing import Final
 
 import grpc.aio
 
 from orchestrator.bench.streams.load import Load, Outcome
-from orchestrator.errors import ServerUnavailableError, SpeechError
+from orchestrator.bench.workers import answer, tell, workers
+from orchestrator.errors import ServerUnavailableError
 
 HEAD_START_S: Final = 0.5
 """Between the moment when all processes are ready and the first chunk's beginning."""
@@ -40,65 +40,21 @@ class Processes:
         """
         pipes = self._pipes[: len(loads)]
         for pipe, load in zip(pipes, loads, strict=True):
-            _tell(pipe, load)
+            tell(pipe, load)
         for pipe in pipes:
-            _answer(pipe, READY_LIMIT_S)
+            answer(pipe, READY_LIMIT_S)
         start = time.monotonic() + HEAD_START_S
         for pipe in pipes:
-            _tell(pipe, start)
+            tell(pipe, start)
         limit_s = max(load.seconds for load in loads) + 2 * READY_LIMIT_S
-        return [_answer(pipe, limit_s) for pipe in pipes]
+        return [answer(pipe, limit_s) for pipe in pipes]
 
 
 @contextmanager
 def client_processes(count: int) -> Iterator[Processes]:
     """``count`` processes until the block ends."""
-    # Not forked: gRPC's threads do not live on in a fork.
-    context = multiprocessing.get_context("spawn")
-    running: list[Any] = []
-    pipes: list[Connection] = []
-    try:
-        for number in range(count):
-            here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there,), name=f"streams-{number}", daemon=True)
-            process.start()
-            there.close()
-            running.append(process)
-            pipes.append(here)
+    with workers(count, _serve, "streams") as pipes:
         yield Processes(pipes)
-    finally:
-        for pipe in pipes:
-            pipe.close()  # the other end reads the end of file and ends
-        for process in running:
-            process.join(5.0)
-            if process.is_alive():
-                process.kill()
-                process.join()
-
-
-def _tell(pipe: Connection, what: Load | float) -> None:
-    try:
-        pipe.send(what)
-    except OSError as error:
-        raise _ended() from error
-
-
-def _answer(pipe: Connection, limit_s: float) -> Any:
-    try:
-        if not pipe.poll(limit_s):
-            raise ServerUnavailableError(
-                f"a client process did not answer within {limit_s:g} s", fix="use fewer streams or processes"
-            )
-        answer = pipe.recv()
-    except (EOFError, OSError) as error:
-        raise _ended() from error
-    if isinstance(answer, SpeechError):
-        raise answer
-    return answer
-
-
-def _ended() -> ServerUnavailableError:
-    return ServerUnavailableError("a client process ended", fix="use fewer streams or processes")
 
 
 def _serve(pipe: Connection) -> None:

@@ -13,10 +13,9 @@ from orchestrator.contract import Parameter, Task
 from orchestrator.errors import ConfigurationError, ServerUnavailableError
 from orchestrator.progress import ProgressReporter
 from orchestrator.repository.builder import Builder, HubAccess
-from orchestrator.repository.config import Device
 from orchestrator.repository.plan import make_plan
 from orchestrator.repository.release import Release
-from orchestrator.repository.validate import gpu_count, machine
+from orchestrator.repository.validate import device_named, machine
 from orchestrator.runtime import triton
 from orchestrator.runtime.server import TritonServer
 from orchestrator.runtime.temporary import temporary_server
@@ -105,7 +104,7 @@ def build(
     """
     plan = make_plan(
         {MODEL: source},
-        device=_device(device),
+        device=device_named(device),
         target="aarch64" if machine() == "aarch64" else "x86_64",
         streaming=streaming,
     )
@@ -149,13 +148,3 @@ def _target(server: TritonServer, model: str, known: Mapping[str, object]) -> Ta
         max_streams=int(str(known[Parameter.MAX_STREAMS])),
         idle_timeout_s=float(str(known[Parameter.IDLE_TIMEOUT_S])),
     )
-
-
-def _device(wanted: str) -> Device:
-    if wanted == "auto":
-        return "cuda" if gpu_count() else "cpu"
-    if wanted == "cpu":
-        return "cpu"
-    if wanted == "cuda":
-        return "cuda"
-    raise ConfigurationError(f"there is no device {wanted!r}", fix="use --device auto, cpu or cuda")

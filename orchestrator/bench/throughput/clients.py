@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Final
+from typing import Final
 
 import grpc.aio
 import numpy as np
@@ -22,6 +21,7 @@ from tritonclient.grpc import service_pb2
 
 from orchestrator import contract
 from orchestrator.bench.throughput.server import INFER
+from orchestrator.bench.workers import answer, tell, workers
 from orchestrator.client import codec, failures
 from orchestrator.client.failures import Call
 from orchestrator.engines.base import PCM16_SCALE, Pcm16
@@ -77,13 +77,13 @@ class Clients:
         running = self._pipes[: max(1, min(len(self._pipes), in_flight, count))]
         for number, pipe in enumerate(running):
             turns, slots = (_share(total, len(running), number) for total in (count, in_flight))
-            pipe.send(Load(url, model, raw, turns, slots))
+            tell(pipe, Load(url, model, raw, turns, slots))
         for pipe in running:
-            _answer(pipe, _READY_LIMIT_S)
+            answer(pipe, _READY_LIMIT_S)
         start = time.monotonic() + _HEAD_START_S
         for pipe in running:
-            pipe.send(start)
-        outcomes = [_answer(pipe, _RUN_LIMIT_S) for pipe in running]
+            tell(pipe, start)
+        outcomes = [answer(pipe, _RUN_LIMIT_S) for pipe in running]
         return Outcome(
             start=start,
             end=max(outcome.end for outcome in outcomes),
@@ -95,27 +95,8 @@ class Clients:
 @contextmanager
 def client_processes(count: int) -> Iterator[Clients]:
     """``count`` processes until the block ends."""
-    # Not forked: gRPC's threads and CUDA do not live on in a fork.
-    context = multiprocessing.get_context("spawn")
-    running: list[Any] = []
-    pipes: list[Connection] = []
-    try:
-        for number in range(count):
-            here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there,), name=f"client-{number}", daemon=True)
-            process.start()
-            there.close()
-            running.append(process)
-            pipes.append(here)
+    with workers(count, _serve, "client") as pipes:
         yield Clients(pipes)
-    finally:
-        for pipe in pipes:
-            pipe.close()  # the other end reads the end of file and ends
-        for process in running:
-            process.join(5.0)
-            if process.is_alive():
-                process.kill()
-                process.join()
 
 
 def request_bytes(model: str, piece: bytes) -> bytes:
@@ -127,18 +108,6 @@ def request_bytes(model: str, piece: bytes) -> bytes:
 
 def _share(total: int, parts: int, number: int) -> int:
     return total // parts + (number < total % parts)
-
-
-def _answer(pipe: Connection, limit_s: float) -> Any:
-    try:
-        if not pipe.poll(limit_s):
-            raise ServerUnavailableError(f"a client process did not answer within {limit_s:g} s")
-        answer = pipe.recv()
-    except (EOFError, OSError) as error:
-        raise ServerUnavailableError("a client process ended", fix="use fewer of them") from error
-    if isinstance(answer, SpeechError):
-        raise answer
-    return answer
 
 
 def _serve(pipe: Connection) -> None:

@@ -20,8 +20,8 @@ from orchestrator.bench.throughput.server import Setup
 from orchestrator.engines import load
 from orchestrator.errors import ConfigurationError
 from orchestrator.progress import ProgressReporter
+from orchestrator.repository import validate
 from orchestrator.repository.config import Device
-from orchestrator.repository.validate import gpu_count
 from orchestrator.settings import Settings
 
 GPU_BATCHES: Final = (1, 8, 32, 64, 128)
@@ -72,7 +72,7 @@ def run(settings: Settings, asked: Asked, *, progress: ProgressReporter) -> Repo
         RuntimeFailure: there is no server.
         ServiceError: the server failed.
     """
-    device = _device(asked.device)
+    device = validate.device_named(asked.device)
     options = _options(asked.options)
     _check(asked)
     batches = asked.batches or (GPU_BATCHES if device == "cuda" else CPU_BATCHES)
@@ -224,11 +224,3 @@ def _options(text: str) -> dict[str, Any]:
             f"--options {text!r} is no JSON object", fix="for example --options '{\"cuda_graphs\": false}'"
         )
     return options
-
-
-def _device(name: str) -> Device:
-    if name == "auto":
-        return "cuda" if gpu_count() else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise ConfigurationError(f"there is no device {name!r}", fix="use --device auto, cpu or cuda")
-    return "cuda" if name == "cuda" else "cpu"

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from orchestrator.engines.checks import reason_of
 from orchestrator.engines.fastconformer.config import HeadConfig, ModelConfig
 from orchestrator.engines.fastconformer.network import FastConformer
 from orchestrator.engines.fastconformer.tokens import Tokens
@@ -153,7 +154,7 @@ def load(
             path=path,
         ) from error
     except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, ArithmeticError) as error:
-        raise ModelLoadError(f"{path} cannot be used: {_reason(error)}", fix=_FIX, path=path) from error
+        raise ModelLoadError(f"{path} cannot be used: {reason_of(error)}", fix=_FIX, path=path) from error
 
 
 def _described(folder: Path) -> tuple[Description, str]:
@@ -165,7 +166,7 @@ def _described(folder: Path) -> tuple[Description, str]:
     except FileNotFoundError as error:
         raise ModelLoadError(f"There is no {path}.", fix=_FIX, path=path) from error
     except OSError as error:
-        raise ModelLoadError(f"{path} cannot be read: {_reason(error)}", fix=_FIX, path=path) from error
+        raise ModelLoadError(f"{path} cannot be read: {reason_of(error)}", fix=_FIX, path=path) from error
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
@@ -198,11 +199,7 @@ def _written(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(
-            f"{path} cannot be written: {_reason(error)}",
+            f"{path} cannot be written: {reason_of(error)}",
             fix="check the folder's permissions and the free space on its disk",
             path=path,
         ) from error
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from orchestrator.engines import nemo_archive
+from orchestrator.engines.checks import reason_of
 from orchestrator.engines.fastconformer import artifact
 from orchestrator.engines.fastconformer.artifact import Description
 from orchestrator.engines.fastconformer.config import from_nemo
@@ -86,9 +87,8 @@ def load(path: Path, device: torch.device, *, prefer_ctc: bool) -> tuple[FastCon
 
 
 def _unfit(path: Path, error: Exception) -> ModelLoadError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return ModelLoadError(
-        f"the weights in {path} do not fit its configuration: {reason[:300]}",
+        f"the weights in {path} do not fit its configuration: {reason_of(error)}",
         fix="fetch the file again",
         path=path,
     )

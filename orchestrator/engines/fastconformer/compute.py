@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.contract import SAMPLE_RATE_HZ
+from orchestrator.engines.checks import reason_of
 from orchestrator.engines.fastconformer.encoder import Encoder
 from orchestrator.engines.fastconformer.graphs import DecodeGraph, EncodeGraph, GraphPool, Loop
 from orchestrator.engines.fastconformer.heads import DecoderState, GreedyLoop, Tokens, TransducerHead
@@ -178,8 +179,8 @@ class Compute:
                     self._encoder, self._loop = self.network.encoder, GreedyLoop
                 else:
                     raise
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            _LOG.warning("%s failed, going on without: %s", what, reason[:300])
+                reason = reason_of(error)
+            _LOG.warning("%s failed, going on without: %s", what, reason)
             self.release()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import torch
 
@@ -41,8 +41,19 @@ def load(
     return checkpoint.load(folder / CHECKPOINT_NAME, device, prefer_ctc=prefer_ctc)
 
 
-def precision_for(device: torch.device, description: Description, *, lean: bool) -> Precision:
-    """What to compute in where nobody says: float32 on a CPU, elsewhere the lean form's, or bfloat16."""
+def precision_of(
+    asked: Literal["auto"] | Precision, folder: Path, device: torch.device, description: Description
+) -> Precision:
+    """What to compute in; ``auto`` is float32 on a CPU, elsewhere the lean form's, or bfloat16.
+
+    Args:
+        asked: by the engine's options.
+        folder: what was loaded.
+        device: where to compute.
+        description: what `load` said of it.
+    """
+    if asked != "auto":
+        return asked
     if device.type == "cpu":
         return "float32"
-    return description.precision if lean else "bfloat16"
+    return description.precision if is_lean(folder) else "bfloat16"

@@ -40,7 +40,7 @@ class FastModel:
             folder: the lean form, or ``model.nemo``.
             device: where to compute.
             prefer_ctc: take the CTC head of a hybrid instead of its transducer.
-            precision: of the matrix products; ``auto`` as in `loading.precision_for`.
+            precision: of the matrix products; ``auto`` as in `loading.precision_of`.
             cuda_graphs: as in `Compute`.
 
         Raises:
@@ -48,11 +48,9 @@ class FastModel:
             ModelLoadError: a file is missing or damaged, or the device has no room.
         """
         begin = time.perf_counter()
-        lean = loading.is_lean(folder)
         network, description = loading.load(folder, device, prefer_ctc=prefer_ctc)
-        if precision == "auto":
-            precision = loading.precision_for(device, description, lean=lean)
-        self._compute = Compute(network, device, precision=precision, cuda_graphs=cuda_graphs)
+        chosen = loading.precision_of(precision, folder, device, description)
+        self._compute = Compute(network, device, precision=chosen, cuda_graphs=cuda_graphs)
         self._lock = threading.Lock()
         tokens = description.tokens
         self.vocabulary = Vocabulary(
@@ -60,7 +58,7 @@ class FastModel:
         )
         self.languages = description.languages
         self.frame_ms = network.config.frame_ms
-        _LOG.debug("%s on %s in %s: %.3f s", folder, device, precision, time.perf_counter() - begin)
+        _LOG.debug("%s on %s in %s: %.3f s", folder, device, chosen, time.perf_counter() - begin)
 
     def feature_frames(self, samples: int) -> int:
         """How many feature frames so many samples at 16 kHz make."""

@@ -146,10 +146,6 @@ def _lstm_cell(
         tl.store(following + row * (2 * width) + column, hidden, mask=keep)
 
 
-def _power_of_two(count: int) -> int:
-    return 1 << (count - 1).bit_length()
-
-
 def joint_input(
     projected: Tensor, predicted: Tensor, time: Tensor, lengths: Tensor, activation: str, out: Tensor
 ) -> None:
@@ -173,7 +169,7 @@ def joint_input(
         frames,
         width,
         ACTIVATION=_ACTIVATIONS[activation],
-        BLOCK=_power_of_two(width),
+        BLOCK=triton.next_power_of_2(width),
         num_warps=2,
     )
 
@@ -204,7 +200,7 @@ def choose(
     """
     batch, outputs = logits.shape
     labels, hidden = embedding.shape
-    block = _power_of_two(labels)
+    block = triton.next_power_of_2(labels)
     _choose[(batch,)](
         logits,
         bias,
@@ -221,7 +217,7 @@ def choose(
         outputs,
         DURATIONS=durations.numel(),
         LABELS=block,
-        HIDDEN=_power_of_two(hidden),
+        HIDDEN=triton.next_power_of_2(hidden),
         num_warps=8 if block >= 4096 else 2,
     )
 
@@ -249,6 +245,6 @@ def lstm_cell(
         inputs if following is None else following,
         width,
         HAS_FOLLOWING=following is not None,
-        BLOCK=_power_of_two(width),
+        BLOCK=triton.next_power_of_2(width),
         num_warps=4,
     )

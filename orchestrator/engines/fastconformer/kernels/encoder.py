@@ -258,10 +258,6 @@ def _relative_attention(
     )
 
 
-def _power_of_two(count: int) -> int:
-    return 1 << (count - 1).bit_length()
-
-
 def first_convolutions(
     mel: Tensor, inside: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tensor], out: Tensor
 ) -> None:
@@ -275,7 +271,7 @@ def first_convolutions(
     """
     batch, time, mels = mel.shape
     _, quarter, quarter_mels, channels = out.shape
-    columns = min(128, _power_of_two(channels))
+    columns = min(128, triton.next_power_of_2(channels))
     grid = (triton.cdiv(quarter * quarter_mels, 64), batch, triton.cdiv(channels, columns))
     _first_convolutions[grid](
         mel,
@@ -306,7 +302,7 @@ def depthwise_2d(x: Tensor, inside: Tensor, weight: Tensor, bias: Tensor, out: T
     """
     batch, time, mels, channels = x.shape
     _, half, half_mels, _ = out.shape
-    columns = min(128, _power_of_two(channels))
+    columns = min(128, triton.next_power_of_2(channels))
     grid = (triton.cdiv(half * half_mels, 32), batch, triton.cdiv(channels, columns))
     _depthwise_2d[grid](
         x,
@@ -355,7 +351,7 @@ def add_norm(
         LAYER_NORM_EPSILON,
         ADD=update is not None,
         BETWEEN=between is not None,
-        BLOCK=_power_of_two(width),
+        BLOCK=triton.next_power_of_2(width),
         num_warps=4,
     )
 
@@ -371,7 +367,7 @@ def depthwise_1d(x: Tensor, inside: Tensor, weight: Tensor, bias: Tensor, out: T
         out: ``[B, T, width]``.
     """
     batch, time, width = out.shape
-    columns = min(64, _power_of_two(width))
+    columns = min(64, triton.next_power_of_2(width))
     grid = (triton.cdiv(time, 32), batch, triton.cdiv(width, columns))
     _depthwise_1d[grid](
         x,
@@ -417,7 +413,7 @@ def relative_attention(
         positional.shape[2],
         HEADS=heads,
         HEAD=head,
-        BLOCK=max(16, _power_of_two(head)),
+        BLOCK=max(16, triton.next_power_of_2(head)),
         ROWS=rows,
         COLUMNS=columns,
         num_warps=4,
