@@ -59,6 +59,10 @@ class PageError(Exception):
     """JavaScript threw."""
 
 
+class PageLeftError(PageError):
+    """The tab went to another page while it was asked."""
+
+
 @dataclass
 class Page:
     """One tab; every request and everything that went wrong in it is remembered."""
@@ -77,7 +81,8 @@ class Page:
             message = json.loads(self.socket.recv(max(0.0, until - time.monotonic())))
             if message.get("id") == self._next:
                 if "error" in message:
-                    raise PageError(f"{method}: {message['error']}")
+                    left = "navigated or closed" in message["error"].get("message", "")
+                    raise (PageLeftError if left else PageError)(f"{method}: {message['error']}")
                 return message["result"]
             self._note(message)
 
@@ -105,14 +110,20 @@ class Page:
         return answer["result"].get("value")
 
     def wait(self, expression: str, limit_s: float = LIMIT_S) -> Any:
-        """The expression's value once it is true."""
+        """The expression's value once it is true; it may become so on the page that the tab is going to."""
         until = time.monotonic() + limit_s
-        while not (value := self.js(expression)):
+        while not (value := self._now(expression)):
             if time.monotonic() > until:
                 shown = self.js("document.querySelector('main').innerText")
                 raise AssertionError(f"never true: {expression}; the page shows:\n{shown}\n{self.faults}")
             time.sleep(0.05)
         return value
+
+    def _now(self, expression: str) -> Any:
+        try:
+            return self.js(expression)
+        except PageLeftError:
+            return None
 
     def go(self, url: str) -> None:
         self.call("Page.navigate", url="about:blank")

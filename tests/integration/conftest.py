@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from orchestrator import resources
+from tests.integration import talk as talks
+from tests.integration.talk import Talk
 
 MODELS = {"parakeet": "embedded", "parakeet_streaming": "embedded", "diarizer": "embedded"}
 
@@ -37,3 +39,9 @@ def triton(
     ) as server:
         yield server
         assert server.state.process() is not None, "it must have lived through all tests"
+
+
+@pytest.fixture(scope="session")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Talk:
+    """Files that tests read and do not change."""
+    return talks.write(tmp_path_factory.mktemp("talk"))

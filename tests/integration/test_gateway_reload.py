@@ -34,7 +34,6 @@ from tests.integration.gateway_process import NOWHERE, Running, running
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 DIALOGUE = Path(resources.__file__).parent / "training" / "checkpoint" / "dialogue.flac"
-MODELS = {"parakeet": "embedded", "parakeet_streaming": "embedded"}
 EDITED = Path("orchestrator", "gateway", "http", "info.py")
 LIMIT_S = 60.0
 """For what must happen, on a machine that does much else."""
@@ -49,30 +48,6 @@ def copy(tmp_path: Path) -> Path:
         ignore=shutil.ignore_patterns("__pycache__", "*.flac", "*.safetensors"),
     )
     return tmp_path
-
-
-@pytest.fixture(scope="module")
-def triton(
-    tmp_path_factory: pytest.TempPathFactory, make_home: Callable[[Path], Path], tritonserver: Any
-) -> Iterator[Any]:
-    from orchestrator.repository.builder import Builder
-    from orchestrator.repository.plan import make_plan
-    from orchestrator.repository.validate import machine
-    from orchestrator.runtime.server import TritonServer
-    from tests.conftest import free_server_settings
-
-    home = make_home(tmp_path_factory.mktemp("reload") / "home")
-    plan = make_plan(MODELS, target="aarch64" if machine() == "aarch64" else "x86_64")
-    release = Builder(home=home, models=resources.model_repository()).build(plan).release
-    with TritonServer(
-        release.model_repository,
-        release.models,
-        triton=tritonserver,
-        home=home,
-        settings=free_server_settings(),
-        release=release.id,
-    ) as server:
-        yield server
 
 
 def api_of(gateway: Running) -> str:

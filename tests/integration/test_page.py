@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import webvtt
 from orchestrator import resources
 from tests.integration import chromium
 from tests.integration.chromium import Browser, Page
+from tests.integration.conftest import MODELS
 from tests.integration.gateway_process import NOWHERE, Running, running
 
 pytestmark = [
@@ -31,7 +32,6 @@ pytestmark = [
 
 DIALOGUE = Path(resources.__file__).parent / "training" / "checkpoint" / "dialogue.flac"
 TEXT = json.loads(DIALOGUE.with_suffix(".json").read_text())["text"]
-MODELS = {"parakeet": "embedded", "parakeet_streaming": "embedded", "diarizer": "embedded"}
 KEY = "open-sesame"
 DESKTOP = (1280, 800)
 PHONE = (390, 844)
@@ -40,30 +40,6 @@ NOTICE = "!document.getElementById('notice').hidden && document.getElementById('
 LENGTH = "0:22"
 """Of the dialogue, as clocks show it."""
 SAID = "[...document.querySelectorAll('#{} .said')].map((said) => said.textContent)"
-
-
-@pytest.fixture(scope="module")
-def triton(
-    tmp_path_factory: pytest.TempPathFactory, make_home: Callable[[Path], Path], tritonserver: Any
-) -> Iterator[Any]:
-    from orchestrator.repository.builder import Builder
-    from orchestrator.repository.plan import make_plan
-    from orchestrator.repository.validate import machine
-    from orchestrator.runtime.server import TritonServer
-    from tests.conftest import free_server_settings
-
-    home = make_home(tmp_path_factory.mktemp("page") / "home")
-    plan = make_plan(MODELS, target="aarch64" if machine() == "aarch64" else "x86_64")
-    release = Builder(home=home, models=resources.model_repository()).build(plan).release
-    with TritonServer(
-        release.model_repository,
-        release.models,
-        triton=tritonserver,
-        home=home,
-        settings=free_server_settings(),
-        release=release.id,
-    ) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -525,8 +501,8 @@ def test_light_and_dark(page: Page, gateway: Running) -> None:
 def test_the_page_is_fetched_once(page: Page, gateway: Running) -> None:
     opened(page, gateway)
     page.call("Page.reload")
-    page.wait("performance.getEntriesByType('navigation')[0].type === 'reload'")
-    page.wait("document.getElementById('pill').dataset.state === 'good'")
+    page.wait("performance.getEntriesByType('navigation')[0]?.type === 'reload'")
+    page.wait("document.getElementById('pill')?.dataset.state === 'good'")
     sizes = page.js(
         "performance.getEntriesByType('resource').filter((each) => each.name.includes('/page/'))"
         ".map((each) => [each.responseStatus, each.encodedBodySize, each.transferSize])"

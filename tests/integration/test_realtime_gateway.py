@@ -26,6 +26,7 @@ from tests.gateway.riva.certificates import Authority, Pair
 from tests.integration.gateway_process import NOWHERE, Running, running
 from tests.integration.realtime_scripts import realtime_asr_client
 from tests.integration.riva_scripts import microphone
+from tests.integration.talk import Talk
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -33,34 +34,6 @@ DIALOGUE = Path(resources.__file__).parent / "training" / "checkpoint" / "dialog
 KEY = "open-sesame"
 RATE = 16_000
 PATH = "/v1/realtime?intent=transcription"
-
-
-@dataclass(frozen=True)
-class Talk:
-    """The dialogue of two voices in files of several kinds, and what is said in it."""
-
-    wav: Path
-    stereo: Path
-    flac: Path
-    opus: Path
-    short: Path
-    text: str
-
-
-@pytest.fixture(scope="module")
-def talk(tmp_path_factory: pytest.TempPathFactory) -> Talk:
-    folder = tmp_path_factory.mktemp("talk")
-    samples, rate = soundfile.read(DIALOGUE, dtype="float32")
-    made = Talk(
-        *(folder / name for name in ("a.wav", "stereo.wav", "a.flac", "a.opus", "short.wav")),
-        json.loads(DIALOGUE.with_suffix(".json").read_text())["text"],
-    )
-    soundfile.write(made.wav, samples, rate, subtype="PCM_16")
-    soundfile.write(made.stereo, np.stack([samples, samples], axis=1), rate, subtype="PCM_16")
-    soundfile.write(made.flac, samples, rate)
-    soundfile.write(made.opus, samples, rate, format="OGG", subtype="OPUS")
-    soundfile.write(made.short, samples[: 6 * rate], rate, subtype="PCM_16")
-    return made
 
 
 @pytest.fixture(scope="module")

@@ -159,7 +159,7 @@ def test_a_callers_deadline_reaches_the_upstream(
         request = pb.RecognizeRequest(config=config, audio=STEP)
         asr.stub.Recognize(request, timeout=20)
         asr.stub.Recognize(request)
-    assert 0 < left[0] <= 20
+    assert 0 < left[0] < 21  # on the wire gRPC rounds a time-out up, by less than 3 %
     assert math.isinf(left[1])
 
 
