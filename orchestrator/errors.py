@@ -36,6 +36,10 @@ one of these, with the original as ``__cause__``.
     │   ├── AlreadyRunningError       a server was started from here before
     │   ├── NotRunningError           there is no server to act on
     │   └── ServerStartError          the server died or never became ready
+    ├── DeployError               hosts, and rolling a release out to them
+    │   ├── InventoryError            the inventory cannot be read or lacks the host
+    │   ├── HostUnreachableError      a host does not answer
+    │   └── RolloutError              a run of the playbooks failed or was stopped
     └── ServiceError              a server that was asked over the network
         ├── ServerUnavailableError    not there, or went away
         ├── RequestTimeoutError       no answer in time
@@ -228,6 +232,24 @@ class NotRunningError(RuntimeFailure):
 
 class ServerStartError(RuntimeFailure):
     """The server died or never became ready."""
+
+
+class DeployError(SpeechError):
+    """Something about the hosts of a deployment failed."""
+
+
+class InventoryError(DeployError):
+    """The Ansible inventory is missing, cannot be read, or has no such host."""
+
+    exit_code = 2
+
+
+class HostUnreachableError(DeployError):
+    """A host does not answer over its connection in time."""
+
+
+class RolloutError(DeployError):
+    """A run of the playbooks failed or was stopped; says what became of the hosts."""
 
 
 class ServiceError(SpeechError):
