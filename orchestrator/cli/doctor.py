@@ -12,12 +12,16 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command("doctor")(doctor)
+    """Add the verb to the application; examinations of single things are verbs below it."""
+    group = typer.Typer(invoke_without_command=True)
+    group.callback()(doctor)
+    app.add_typer(group, name="doctor")
 
 
 def doctor(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     """Check this machine and say what to do; changes nothing. Exits with 1 when a check fails."""
+    if ctx.invoked_subcommand is not None:
+        return
     from orchestrator.runtime.doctor import Level, examine
 
     settings = settings_of(ctx)
