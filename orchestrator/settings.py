@@ -294,6 +294,33 @@ class GatewaySettings(_Section):
         return self
 
 
+class DeploySettings(_Section):
+    """`spark-speech deploy` and the other verbs for hosts.
+
+    A value that is None is left to the inventory's variables and, where they say nothing either, to the
+    playbooks' defaults.
+    """
+
+    inventory: AbsolutePath | None = None
+    """An Ansible inventory, file or folder; None: there are no hosts but this machine."""
+    vault_password_file: AbsolutePath | None = None
+    """What Ansible opens its vault with; None: as ``ANSIBLE_VAULT_PASSWORD_FILE`` says, or there is no vault."""
+    canary: str | None = None
+    """The host that gets a release first, alone; None: the inventory's first."""
+    batch: int | None = Field(default=None, ge=1)
+    """Hosts at once after the canary."""
+    confirm_s: int | None = Field(default=None, ge=60, le=86_400)
+    """A host that hears nothing from the run for this long goes back to what it served before."""
+    drain_s: int | None = Field(default=None, ge=0, le=86_400)
+    """What running requests and streams get to finish on what is replaced."""
+    forks: int = Field(default=20, ge=1, le=500)
+    """Hosts that are worked on at once outside of a roll-out's batches."""
+    connect_timeout_s: int = Field(default=10, ge=1, le=600)
+    """For a connection to a host."""
+    status_timeout_s: float = Field(default=15.0, gt=0)
+    """For one host's whole answer to `status` and `doctor --host`."""
+
+
 class Settings(BaseSettings):
     """All settings. `load` gathers them; constructing one reads neither files nor the environment."""
 
@@ -306,6 +333,7 @@ class Settings(BaseSettings):
     audio: AudioSettings = AudioSettings()
     client: ClientSettings = ClientSettings()
     gateway: GatewaySettings = GatewaySettings()
+    deploy: DeploySettings = DeploySettings()
 
     @classmethod
     def settings_customise_sources(
