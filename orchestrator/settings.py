@@ -304,7 +304,7 @@ class DeploySettings(_Section):
     inventory: AbsolutePath | None = None
     """An Ansible inventory, file or folder; None: there are no hosts but this machine."""
     vault_password_file: AbsolutePath | None = None
-    """What Ansible opens its vault with; None: as ``ANSIBLE_VAULT_PASSWORD_FILE`` says, or there is no vault."""
+    """What Ansible opens its vault with; None: what ``ANSIBLE_VAULT_PASSWORD_FILE`` names, if anything."""
     canary: str | None = None
     """The host that gets a release first, alone; None: the inventory's first."""
     batch: int | None = Field(default=None, ge=1)
