@@ -39,7 +39,13 @@ one of these, with the original as ``__cause__``.
     ├── DeployError               hosts, and rolling a release out to them
     │   ├── InventoryError            the inventory cannot be read or lacks the host
     │   ├── HostUnreachableError      a host does not answer
-    │   └── RolloutError              a run of the playbooks failed or was stopped
+    │   ├── RolloutError              a run of the playbooks failed or was stopped
+    │   └── HostError                 what the program on the host says
+    │       ├── HostLockedError           another deployment has the host
+    │       ├── HostStateError            the host's own record is damaged
+    │       ├── TransitionError           not now: the step does not follow from those before it
+    │       ├── SlotError                 a slot's services do not start, stop or become ready
+    │       └── FrontError                the front on the host does not answer or obey
     └── ServiceError              a server that was asked over the network
         ├── ServerUnavailableError    not there, or went away
         ├── RequestTimeoutError       no answer in time
@@ -250,6 +256,30 @@ class HostUnreachableError(DeployError):
 
 class RolloutError(DeployError):
     """A run of the playbooks failed or was stopped; says what became of the hosts."""
+
+
+class HostError(DeployError):
+    """The program on a host cannot do what it was asked."""
+
+
+class HostLockedError(HostError):
+    """Another deployment has the host."""
+
+
+class HostStateError(HostError):
+    """The host's record of what it serves is damaged, or of another version."""
+
+
+class TransitionError(HostError):
+    """A step of a rollout that does not follow from the steps before it."""
+
+
+class SlotError(HostError):
+    """The services of a slot do not start, do not stop, or do not become ready."""
+
+
+class FrontError(HostError):
+    """The front (HAProxy) of a host does not answer, or does not do what it is told."""
 
 
 class ServiceError(SpeechError):

@@ -19,9 +19,10 @@ from orchestrator.errors import (
 )
 from orchestrator.progress import ProgressReporter, ProgressTask
 from orchestrator.repository import lean, wheels
-from orchestrator.repository.blobs import Blob, BlobStore, sha256_of
+from orchestrator.repository.blobs import Blob, BlobStore
 from orchestrator.repository.catalog import ModelKind, PackageFile, WheelFile
 from orchestrator.repository.hub import Hub, HubFile, Snapshot
+from orchestrator.repository.integrity import sha256_of
 from orchestrator.repository.plan import ModelPlan
 from orchestrator.repository.sources import EmbeddedSource, HubSource, LocalSource
 from orchestrator.repository.storage import storage_errors

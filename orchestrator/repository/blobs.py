@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from orchestrator.errors import DigestMismatchError
-from orchestrator.repository.storage import CHUNK_BYTES, copy_stream, storage_errors, sync_folder
+from orchestrator.repository.integrity import sha256_of
+from orchestrator.repository.storage import copy_stream, storage_errors, sync_folder
 
 _MODE: Final = 0o444
 _TEMPORARY: Final = ".incoming-"
@@ -29,17 +30,6 @@ class Blob:
     sha256: str
     size: int
     path: Path
-
-
-def sha256_of(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
-    """The file's digest in hex; ``on_bytes`` hears the size of each piece read. Raises OSError."""
-    digest = hashlib.sha256()
-    with path.open("rb") as source:
-        while chunk := source.read(CHUNK_BYTES):
-            digest.update(chunk)
-            if on_bytes is not None:
-                on_bytes(len(chunk))
-    return digest.hexdigest()
 
 
 class BlobStore:

@@ -13,7 +13,6 @@ in the files), the places files were fetched from, and how far the release was c
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal
@@ -21,6 +20,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import ReleaseCorruptError
+from orchestrator.repository.integrity import content_digest
 
 FILE_NAME: Final = "manifest.json"
 SCHEMA_VERSION: Final = 1
@@ -110,8 +110,7 @@ class Manifest(_Part):
 def content_id(manifest: Manifest) -> str:
     """The id that the manifest's content gives, whatever its ``id`` field says."""
     content: dict[str, Any] = manifest.model_dump(mode="json", exclude={"id"})
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return content_digest(content)
 
 
 def load(path: Path) -> Manifest:

@@ -26,7 +26,8 @@ from typing import Any, Final
 
 from orchestrator.errors import ReleaseCorruptError, ReleaseNotFoundError, RepositoryError
 from orchestrator.repository import manifest as manifests
-from orchestrator.repository.blobs import Blob, sha256_of
+from orchestrator.repository.blobs import Blob
+from orchestrator.repository.integrity import BYTECODE, file_faults
 from orchestrator.repository.manifest import Manifest
 from orchestrator.repository.storage import (
     exclusive,
@@ -40,8 +41,6 @@ REPOSITORY: Final = "model_repository"
 _STAGING: Final = ".staging"
 _CURRENT: Final = "current"
 _CHECKS: Final = "checks.json"
-_BYTECODE: Final = "__pycache__"
-"""Python leaves it beside a model.py that was run; it is no part of a release."""
 _NO_LINK: Final = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 
@@ -266,19 +265,8 @@ def verify(release: Release, on_bytes: Callable[[int], None] | None = None) -> N
     Raises:
         ReleaseCorruptError: names the files that are missing, altered, or should not be there.
     """
-    faults: list[str] = []
-    for entry in release.manifest.files:
-        path = release.model_repository / entry.path
-        try:
-            if path.stat().st_size != entry.size or sha256_of(path, on_bytes) != entry.sha256:
-                faults.append(f"{entry.path} (altered)")
-        except OSError:
-            faults.append(f"{entry.path} (missing or unreadable)")
-    known = {entry.path for entry in release.manifest.files}
-    for path in sorted(release.model_repository.rglob("*")):
-        relative = path.relative_to(release.model_repository)
-        if not path.is_dir() and _BYTECODE not in relative.parts and relative.as_posix() not in known:
-            faults.append(f"{relative.as_posix()} (not in the manifest)")
+    files = ((entry.path, entry.sha256, entry.size) for entry in release.manifest.files)
+    faults = file_faults(release.model_repository, files, on_bytes)
     if faults:
         raise ReleaseCorruptError(
             f"release {release.id[:16]} does not match its manifest: {'; '.join(faults)}",
@@ -301,5 +289,5 @@ def _place(source: Path, target: Path) -> None:
 
 
 def _remove_bytecode(folder: Path) -> None:
-    for path in list(folder.rglob(_BYTECODE)):
+    for path in list(folder.rglob(BYTECODE)):
         remove_tree(path)

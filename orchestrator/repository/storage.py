@@ -88,8 +88,20 @@ def remove_tree(folder: Path) -> None:
 
 
 @contextmanager
-def exclusive(path: Path, *, wait_s: float, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+def exclusive(
+    path: Path,
+    *,
+    wait_s: float,
+    on_wait: Callable[[], None] | None = None,
+    holder: str = "another build",
+) -> Iterator[None]:
     """Hold the lock file ``path``; the operating system lets go of it when the process dies.
+
+    Args:
+        path: the lock file; made where it is not there.
+        wait_s: how long to wait for another process to let go of it.
+        on_wait: called once when there is something to wait for.
+        holder: who else may hold it, for the message.
 
     Raises:
         RepositoryError: another process held it for ``wait_s`` seconds.
@@ -98,13 +110,13 @@ def exclusive(path: Path, *, wait_s: float, on_wait: Callable[[], None] | None =
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        _acquire(handle, path, wait_s, on_wait)
+        _acquire(handle, path, wait_s, on_wait, holder)
         yield
     finally:
         os.close(handle)
 
 
-def _acquire(handle: int, path: Path, wait_s: float, on_wait: Callable[[], None] | None) -> None:
+def _acquire(handle: int, path: Path, wait_s: float, on_wait: Callable[[], None] | None, holder: str) -> None:
     deadline = time.monotonic() + wait_s
     told = False
     while True:
@@ -113,7 +125,7 @@ def _acquire(handle: int, path: Path, wait_s: float, on_wait: Callable[[], None]
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise RepositoryError(
-                    f"another build has held the lock for {wait_s:g} s",
+                    f"{holder} has held the lock for {wait_s:g} s",
                     path=path,
                     fix="wait for it to end, or stop it",
                 ) from None

@@ -64,7 +64,7 @@ def files_of(result: BuildResult, name: str = "parakeet") -> list[str]:
 
 
 def test_a_release_for_a_gpu_holds_bfloat16_and_names_its_source(build: Callable[..., BuildResult]) -> None:
-    from orchestrator.repository.blobs import sha256_of
+    from orchestrator.repository.integrity import sha256_of
 
     small, large = build(TRAINED, device="cuda"), build(TRAINED, device="cpu")
     described = {
