@@ -51,6 +51,7 @@ one of these, with the original as ``__cause__``.
         ├── RequestTimeoutError       no answer in time
         ├── ModelNotFoundError        the server has no such model or version
         ├── ModelNotReadyError        the model is there but not loaded
+        ├── AccessDeniedError         the server does not accept the caller's key
         ├── MessageTooLargeError      the request is over the transport's limit
         ├── OverloadedError           the server refuses more work now
         │   └── StreamLimitError          as many live streams as the server was set up for
@@ -300,6 +301,10 @@ class ModelNotFoundError(ServiceError):
 
 class ModelNotReadyError(ServiceError):
     """The model is known to the server but not loaded."""
+
+
+class AccessDeniedError(ServiceError):
+    """The server does not accept the caller's key, or the account behind it."""
 
 
 class MessageTooLargeError(ServiceError):

@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -30,6 +29,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from orchestrator.errors import ConfigurationError
+from orchestrator.settings_engines import SECTION, RivaSettings, RoutingSettings, SarvamSettings
 from orchestrator.settings_sources import (
     DEFAULT,
     CommandLineSource,
@@ -59,10 +59,7 @@ Frames = Annotated[int, Field(ge=0, le=60_000, multiple_of=80)]
 
 
 class _Section(BaseModel):
-    # Inputs stay out of error texts: they may be secrets.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True, allow_inf_nan=False
-    )
+    model_config = SECTION
 
 
 class PathSettings(_Section):
@@ -332,6 +329,9 @@ class Settings(BaseSettings):
     streaming: StreamingSettings = StreamingSettings()
     audio: AudioSettings = AudioSettings()
     client: ClientSettings = ClientSettings()
+    routing: RoutingSettings = RoutingSettings()
+    riva: RivaSettings = RivaSettings()
+    sarvam: SarvamSettings = SarvamSettings()
     gateway: GatewaySettings = GatewaySettings()
     deploy: DeploySettings = DeploySettings()
 
