@@ -105,6 +105,11 @@ CONTRACTS: Final = {
 }
 
 
+SEQUENCE_HEADER: Final = "spark-speech-sequence"
+"""The gRPC header that carries a live stream's number with each of its requests: a proxy that reads no bodies
+keeps the stream on the server that has its state."""
+
+
 class Parameter(StrEnum):
     """Keys of the ``parameters`` map in config.pbtxt. Values are strings, as Triton wants them."""
 

@@ -232,7 +232,9 @@ class TritonTransport:
         request = stream_codec.encode(model, version, chunk)
         call = Call(self.host, model, version, timeout_s)
         try:
-            response = await self._attempt(self._stub().ModelInfer, request, call)
+            response = await self._attempt(
+                self._stub().ModelInfer, request, call, (contract.SEQUENCE_HEADER, str(chunk.sequence))
+            )
         except _AttemptError as failed:
             raise failed.failure.error from failed.__cause__
         return stream_codec.decode(response, self.host)
@@ -305,9 +307,10 @@ class TritonTransport:
         except _AttemptError as failed:
             raise failed.failure.error from failed.__cause__
 
-    async def _attempt(self, method: _Method, request: object, call: Call) -> Any:
+    async def _attempt(self, method: _Method, request: object, call: Call, *headers: tuple[str, str]) -> Any:
+        metadata = (*self._metadata, *headers)
         try:
-            return await method(request, timeout=_left_s(call.limit_s), metadata=self._metadata)
+            return await method(request, timeout=_left_s(call.limit_s), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise _AttemptError(failures.from_status(error.code(), error.details(), call)) from error
         except (grpc.aio.UsageError, asyncio.CancelledError) as error:
