@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -87,8 +90,11 @@ def _announce(server: TritonServer, *, foreground: bool, as_json: bool) -> None:
 def _stay(server: TritonServer) -> None:
     from orchestrator.errors import ServerStartError
     from orchestrator.runtime import state
+    from orchestrator.runtime.follow import followed
 
-    code = server.wait()
+    # Where nobody watches, a service manager keeps this output: it gets the server's log.
+    with nullcontext() if sys.stderr.isatty() else followed(Path(server.state.log), sys.stderr):
+        code = server.wait()
     # `down` removes the state file; a server that fell over by itself leaves it.
     if code != 0 and state.read(server.home) is not None:
         raise ServerStartError(
