@@ -57,7 +57,7 @@ def spawn(
     """
     arguments = list(command)
     if not detached:
-        arguments = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *arguments]
+        arguments = tied(arguments)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
@@ -73,6 +73,15 @@ def spawn(
         raise ServerStartError(
             f"cannot start {command[0]}: {error.strerror}", path=log, fix="run `spark-speech doctor`"
         ) from error
+
+
+def tied(command: Sequence[str]) -> list[str]:
+    """The command as one that ends with this process (exactly: the thread that starts it), however that ends.
+
+    Args:
+        command: the argument vector; the program's path is absolute.
+    """
+    return [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
 
 
 def terminate(state: ServerState, grace_s: float) -> bool:
