@@ -8,16 +8,19 @@ TESTS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint unit format clean
+.PHONY: help demo test deploy-test check lint unit format clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 demo: .venv/ready-demo ## Build, serve with a real tritonserver, transcribe a recording of two speakers, stop
 	@$(BIN)/spark-speech demo --engine $(ENGINE)
 
 test: .venv/ready-dev ## Run every test; real servers and models among them
 	@$(BIN)/python -m pytest $(TESTS)
+
+deploy-test: .venv/ready-dev ## Every test of deployment on throw-away hosts, the slow ones too (root; about an hour)
+	@SPARK_SPEECH_DEPLOY_ALL=1 $(BIN)/python -m pytest tests/integration/deploy $(TESTS)
 
 check: .venv/ready-dev ## Lint, types and the tests that need no server or model
 	@$(MAKE) --no-print-directory --jobs=2 lint unit

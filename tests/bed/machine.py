@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -100,11 +99,3 @@ def _unpack(package: Path, root: Path) -> None:
     leftover = root / "lib"
     if leftover.is_dir():
         shutil.rmtree(leftover)
-
-
-if __name__ == "__main__":  # .ci/setup asks for the packages ahead of the tests
-    try:
-        require()
-        print(layer(Path(sys.argv[1])))
-    except BedUnavailableError as error:
-        sys.exit(f"The tests on throw-away hosts will be skipped: {error}")
