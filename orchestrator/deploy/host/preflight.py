@@ -30,6 +30,8 @@ MIN_DRIVER: Final = (580,)
 """The first driver of CUDA 13, which torch and the server's image are built for."""
 MIN_CAPABILITY: Final = (7, 5)
 """The oldest GPUs that CUDA 13 has machine code for."""
+PTXAS: Final = "/usr/local/cuda/bin/ptxas"
+"""The assembler of the CUDA toolkit, where it is installed: newer than the one in packages."""
 _GIB: Final = 1024**3
 _MIB: Final = 1024**2
 _UNITS: Final = "spark-speech-"
@@ -45,12 +47,13 @@ class Request:
         runtime: ``auto``, ``container`` or ``systemd``.
         target: the processor that the release is for.
         device: ``cpu`` or ``cuda``.
-        disk_bytes: what must be free below ``home``.
+        needs: what will be written: bytes by the path that is there once it has been written.
         memory_floor_bytes: what must stay available for everything else.
         ports: every port that will be listened on, by a name for messages.
         controller_time: the controller's clock, in seconds since 1970.
         max_skew_s: how far the two clocks may differ.
         programs: what must be on PATH.
+        installable: whether programs that are missing will be installed.
         python: the interpreter that environments are built with.
         environment_source: a ready environment on the host.
         image: the container image that will run.
@@ -61,12 +64,13 @@ class Request:
     runtime: str = "auto"
     target: str = ""
     device: str = "cpu"
-    disk_bytes: int = 0
+    needs: Sequence[Mapping[str, Any]] = ()
     memory_floor_bytes: int = 0
     ports: Mapping[str, int] = field(default_factory=dict)
     controller_time: float | None = None
     max_skew_s: float = 30.0
     programs: Sequence[str] = ()
+    installable: bool = False
     python: str = "python3"
     environment_source: str = ""
     image: str = ""
@@ -115,6 +119,7 @@ class Probe:
     run: Callable[[Sequence[str]], Answer]
     read: Callable[[str], str]
     """The text of a file, empty where there is none."""
+    exists: Callable[[str], bool]
     free_bytes: Callable[[Path], int]
     has: Callable[[str], bool]
     """Whether a program is on PATH."""
@@ -186,6 +191,7 @@ def examine(request: Request, probe: Probe) -> dict[str, Any]:
             "memory_available": memory.get("MemAvailable"),
             "memory_total": memory.get("MemTotal"),
             "environment_digest": digest,
+            "ptxas": PTXAS if probe.exists(PTXAS) else "",
             "missing_programs": [name for name in request.programs if not probe.has(name)],
         },
     }
@@ -194,6 +200,8 @@ def examine(request: Request, probe: Probe) -> dict[str, Any]:
 def check_programs(request: Request, probe: Probe) -> Check:
     """The programs that a deployment runs."""
     missing = [name for name in request.programs if not probe.has(name)]
+    if missing and request.installable:
+        return Check("programs", OK, f"will be installed: {', '.join(missing)}")
     if missing:
         named = " ".join(missing)
         return Check("programs", FAIL, f"not installed: {', '.join(missing)}", f"apt-get install {named}")
@@ -217,11 +225,12 @@ def check_disk(request: Request, probe: Probe) -> Check:
     home = Path(request.home)
     folder = next(path for path in (home, *home.parents) if path.exists())
     free = probe.free_bytes(folder)
-    if free < request.disk_bytes:
+    needed = sum(int(need["bytes"]) for need in request.needs if not Path(need["path"]).exists())
+    if free < needed:
         return Check(
             "disk",
             FAIL,
-            f"{_gib(free)} are free at {folder}, {_gib(request.disk_bytes)} are needed",
+            f"{_gib(free)} are free at {folder}, {_gib(needed)} are needed",
             "free some space, or put spark_speech_home on another disk",
         )
     return Check("disk", OK, f"{_gib(free)} are free at {folder}")
@@ -432,6 +441,7 @@ def this_host() -> Probe:
     return Probe(
         run=_run,
         read=_read,
+        exists=lambda path: Path(path).exists(),
         free_bytes=lambda folder: shutil.disk_usage(folder).free,
         has=lambda name: shutil.which(name, path=_PATH) is not None,
         owner=_owner,
