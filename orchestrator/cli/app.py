@@ -32,6 +32,7 @@ VERBS: Final = (
     "gateway",
     "transcribe",
     "stream",
+    "gate",
     "doctor",
     "engines",
     "bench",

@@ -22,6 +22,13 @@ _PROSE_ERROR = re.compile(
     r"error while loading shared libraries|cannot open shared object|^error: ", re.IGNORECASE
 )
 _SERVER_ERROR = re.compile(r"^E\d{4} \S+ \d+ [\w.]+:\d+\] \"?(?P<text>.*?)\"?$")
+_CONTAINER = re.compile(r"^[\w.-]+-\d+\s+\| ")
+_LEVEL = re.compile(
+    r"^(?:\S+ ){0,3}\W?(?:ERROR|CRITICAL|FATAL)\b"
+    r'|"level": ?"(?:error|critical|fatal)"'
+    r"|^Traceback "
+)
+"""A logger's level in the first words of a line or in one of JSON; a stack trace."""
 
 
 class ModelPhase(StrEnum):
@@ -73,6 +80,21 @@ def explain(reason: str, log: str = "") -> str:
     where = next((line.strip() for line in stack.splitlines() if "<frozen" not in line), None)
     first = " ".join(head.split())
     return first if where is None else f"{first} [{where}]"
+
+
+def error_lines(log: str) -> list[str]:
+    """Every line that tells an error, each once, in order: of Triton, of Python, or of a logger's level.
+
+    Lines that docker compose prefixed with a container's name are read like others.
+    """
+    found: dict[str, None] = {}
+    for line in log.splitlines():
+        text = _CONTAINER.sub("", line.strip())
+        if any(known in text for known in _HARMLESS):
+            continue
+        if any(form.search(text) for form in (_SERVER_ERROR, _PYTHON_ERROR, _PROSE_ERROR, _LEVEL)):
+            found[text] = None
+    return list(found)
 
 
 def last_error(log: str) -> str | None:

@@ -29,6 +29,7 @@ from orchestrator.training.voices import (
     speak,
     training_voice,
 )
+from orchestrator.transcript.wording import word_errors
 
 _EDGES_S = (0.2, 0.2)
 _LONG_S = 25.0
@@ -64,20 +65,6 @@ class Score:
     def wer(self) -> float:
         """Word error rate, 0 and up; errors themselves where the references are empty."""
         return self.errors / max(1, self.words)
-
-
-def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
-    """Levenshtein distance in words: substitutions + deletions + insertions."""
-    row = np.arange(len(hypothesis) + 1)
-    for count, word in enumerate(reference, 1):
-        step = np.minimum(
-            row[1:] + 1, row[:-1] + np.array([word != other for other in hypothesis], dtype=int)
-        )
-        candidate = np.concatenate([[count], step])
-        # An insertion costs one more than the cell to its left: a running minimum of value - position.
-        position = np.arange(candidate.size)
-        row = np.minimum.accumulate(candidate - position) + position
-    return int(row[-1])
 
 
 def score(name: str, references: Sequence[str], hypotheses: Sequence[str]) -> Score:
