@@ -1,0 +1,1 @@
+"""Rolling releases out to hosts, looking at them, and going back."""

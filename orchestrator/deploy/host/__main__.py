@@ -1,0 +1,7 @@
+"""``python3 host.pyz``."""
+
+import sys
+
+from orchestrator.deploy.host.cli import main
+
+sys.exit(main(sys.argv[1:]))
