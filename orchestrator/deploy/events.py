@@ -271,7 +271,7 @@ def _calls(result: Mapping[str, Any]) -> list[Call]:
 def _from_verb(words: list[str]) -> tuple[str, ...]:
     """Without the host program's global options, which come before the verb."""
     while words and words[0].startswith("--"):
-        takes_value = words[0] == "--home"
+        takes_value = words[0] in ("--home", "--front-socket")
         words = words[2 if takes_value else 1 :]
     return tuple(words)
 

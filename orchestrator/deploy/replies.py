@@ -1,4 +1,4 @@
-"""Why a task failed, in a sentence, and what to do about it, from what modules, programs and SSH say. Pure."""
+"""Why a task failed and what to do about it, from what modules, programs and SSH say. Pure."""
 
 from __future__ import annotations
 

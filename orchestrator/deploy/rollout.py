@@ -1,0 +1,247 @@
+"""Carrying a roll-out through: run it, and where it fails or is stopped, bring every host back.
+
+The hosts end at one release: the new one everywhere, or on each what it served before. A host that cannot be
+reached for the way back goes back by itself, when the timer that its ``begin`` armed is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from orchestrator import resources
+from orchestrator.deploy import logs, runner
+from orchestrator.deploy.events import Failure, HostResult, Journal, Step
+from orchestrator.deploy.inventory import Host, Inventory
+from orchestrator.deploy.plan import Rollout
+from orchestrator.deploy.runner import Play
+from orchestrator.settings import DeploySettings
+
+_LOG_LINES: Final = 20
+_LOG_TIMEOUT_S: Final = 10.0
+_REVERT: Final = "revert.yml"
+
+
+class Outcome(StrEnum):
+    """How a roll-out ended."""
+
+    DONE = "done"
+    UNCHANGED = "unchanged"
+    """Every host was as it should be."""
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class Fate(StrEnum):
+    """What became of a host after a roll-out that did not succeed."""
+
+    UNTOUCHED = "untouched"
+    REVERTED = "reverted"
+    """It serves what it served before."""
+    AS_BEFORE = "as before"
+    """It had not begun to serve anything else."""
+    LEFT = "left"
+    """It could not be brought back from here: its timer does, if it began at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a roll-out did.
+
+    Attributes:
+        run: its id.
+        release: the release it was to bring.
+        outcome: how it ended.
+        hosts: what was done on each.
+        failures: why, of each host that failed; a host named ``-`` stands for the run as a whole.
+        fates: what became of each host, where the outcome is not a success.
+        revert_failures: why hosts could not be brought back.
+    """
+
+    run: str
+    release: str
+    outcome: Outcome
+    hosts: tuple[HostResult, ...]
+    failures: tuple[Failure, ...] = ()
+    fates: dict[str, Fate] = field(default_factory=dict)
+    revert_failures: tuple[Failure, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether all hosts serve the release."""
+        return self.outcome in (Outcome.DONE, Outcome.UNCHANGED)
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """The hosts that their timers must bring back."""
+        return tuple(host for host, fate in self.fates.items() if fate is Fate.LEFT)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready data."""
+        return {
+            "run": self.run,
+            "release": self.release,
+            "outcome": str(self.outcome),
+            "hosts": {result.host: result.to_dict() for result in self.hosts},
+            "failures": [failure.to_dict() for failure in self.failures],
+            "fates": {host: str(fate) for host, fate in self.fates.items()},
+            "revert_failures": [failure.to_dict() for failure in self.revert_failures],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Watchers:
+    """Who is told what happens, and who says when to stop.
+
+    Attributes:
+        on_step: hears each step.
+        on_revert: told when the way back begins.
+        should_stop: asked a few times a second during the roll-out; the way back is never stopped.
+    """
+
+    on_step: Callable[[Step], None] = lambda step: None
+    on_revert: Callable[[], None] = lambda: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+def carry_out(
+    rollout: Rollout,
+    playbook: str,
+    inventory: Inventory,
+    settings: DeploySettings,
+    watchers: Watchers,
+) -> Report:
+    """Run the playbook, and the way back where it does not succeed.
+
+    Raises:
+        DeployError, MissingDependencyError: Ansible cannot be run at all; nothing was changed.
+    """
+    play = play_of(rollout, playbook, inventory, settings)
+    journal, outcome = _run(play, watchers.on_step, watchers.should_stop)
+    results = tuple(journal.hosts.values())
+    if outcome.ok:
+        ended = Outcome.DONE if journal.changed else Outcome.UNCHANGED
+        return Report(rollout.run, _release(rollout), ended, results)
+    failures = with_logs(failures_of(journal, outcome), inventory, settings)
+    fates = dict.fromkeys(rollout.hosts, Fate.UNTOUCHED)
+    revert_failures: tuple[Failure, ...] = ()
+    if journal.touched:
+        watchers.on_revert()
+        back, back_outcome = _run(
+            replace(play, playbook=resources.playbooks() / _REVERT), watchers.on_step, lambda: False
+        )
+        revert_failures = () if back_outcome.ok else failures_of(back, back_outcome)
+        fates = fates_of(rollout.hosts, journal.touched, back, revert_failures)
+    ended = Outcome.STOPPED if outcome.stopped else Outcome.FAILED
+    return Report(rollout.run, _release(rollout), ended, results, failures, fates, revert_failures)
+
+
+def try_out(
+    rollout: Rollout,
+    playbook: str,
+    inventory: Inventory,
+    settings: DeploySettings,
+    watchers: Watchers,
+) -> tuple[Journal, tuple[Failure, ...]]:
+    """Run the playbook with ``--check --diff``: what it would change, and why it could not.
+
+    Raises:
+        DeployError, MissingDependencyError: Ansible cannot be run at all.
+    """
+    play = replace(play_of(rollout, playbook, inventory, settings), check=True)
+    journal, outcome = _run(play, watchers.on_step, watchers.should_stop)
+    return journal, () if outcome.ok else failures_of(journal, outcome)
+
+
+def play_of(rollout: Rollout, playbook: str, inventory: Inventory, settings: DeploySettings) -> Play:
+    """The playbook of this package as a play over the roll-out's hosts."""
+    return Play(
+        playbook=resources.playbooks() / playbook,
+        inventory=inventory.path,
+        variables=rollout.variables,
+        limit=rollout.limit,
+        vault_password_file=settings.vault_password_file,
+        forks=settings.forks,
+        connect_timeout_s=settings.connect_timeout_s,
+    )
+
+
+def failures_of(journal: Journal, outcome: runner.Outcome) -> tuple[Failure, ...]:
+    """Why a run failed: its hosts' failures, or what Ansible said where no host got to fail."""
+    if journal.failures:
+        return journal.failures
+    if outcome.stopped:
+        return ()
+    said = journal.said()
+    reason = "\n".join(said) or f"ansible-playbook ended with exit code {outcome.rc} and said nothing"
+    return (Failure("-", "start of the run", reason, "correct what it names, and run it again"),)
+
+
+def fates_of(
+    hosts: Sequence[str], touched: Sequence[str], back: Journal, failures: Sequence[Failure]
+) -> dict[str, Fate]:
+    """What became of each host, from the events of the way back."""
+    failed = {failure.host for failure in failures}
+    fates = {}
+    for host in hosts:
+        result = back.hosts.get(host)
+        reverts = [] if result is None else [call for call in result.calls if call.verb == "revert"]
+        unreachable = result is None or any(failure.unreachable for failure in result.seen)
+        if "-" in failed or host in failed or (unreachable and host in touched):
+            fates[host] = Fate.LEFT if host in touched else Fate.UNTOUCHED
+        elif any(call.reply.get("changed") for call in reverts):
+            fates[host] = Fate.REVERTED
+        else:
+            fates[host] = Fate.AS_BEFORE if host in touched else Fate.UNTOUCHED
+    return fates
+
+
+def with_logs(
+    failures: Sequence[Failure], inventory: Inventory, settings: DeploySettings
+) -> tuple[Failure, ...]:
+    """The failures with the last lines of their hosts' logs, as they are before the way back."""
+    wanted = [
+        host
+        for host in inventory.hosts
+        if any(failure.host == host.name and not failure.unreachable for failure in failures)
+    ]
+    lines = asyncio.run(_last_lines(wanted, settings)) if wanted else []
+    return tuple(
+        replace(
+            failure,
+            log=tuple(
+                f"{line.time:%H:%M:%S} {line.unit}: {line.message}"
+                for line in lines
+                if line.host == failure.host
+            ),
+        )
+        for failure in failures
+    )
+
+
+async def _last_lines(hosts: Sequence[Host], settings: DeploySettings) -> list[logs.Line]:
+    query = logs.Query(lines=_LOG_LINES)
+    lines, _ = await logs.collect(
+        hosts, query, timeout_s=_LOG_TIMEOUT_S, connect_timeout_s=settings.connect_timeout_s
+    )
+    return lines
+
+
+def _run(
+    play: Play, on_step: Callable[[Step], None], should_stop: Callable[[], bool]
+) -> tuple[Journal, runner.Outcome]:
+    journal = Journal()
+
+    def on_event(event: runner.Event) -> None:
+        step = journal.apply(event)
+        if step is not None:
+            on_step(step)
+
+    return journal, runner.run(play, on_event, should_stop)
+
+
+def _release(rollout: Rollout) -> str:
+    return str(rollout.variables.get("spark_speech_release", ""))
