@@ -60,6 +60,9 @@ WORD_END_MS: Final = TensorSpec("WORD_END_MS", "INT32", (-1,))
 WORD_CONFIDENCE: Final = TensorSpec("WORD_CONFIDENCE", "FP32", (-1,))
 LANGUAGE: Final = TensorSpec("LANGUAGE", "BYTES", (1,))
 TIMES_ESTIMATED: Final = TensorSpec("TIMES_ESTIMATED", "BOOL", (1,))
+LANGUAGE_CONFIDENCE: Final = TensorSpec("LANGUAGE_CONFIDENCE", "FP32", (1,))
+"""How sure LANGUAGE is, 0..1. Only of models whose parameters say `Parameter.DETECTS_LANGUAGE`, and only
+asked of them where no language was given."""
 
 # Outputs of a diarizer: T turns (which may overlap), X exclusive turns (which may not), S speakers; a
 # *_SPEAKER value is a row of SPEAKER_EMBEDDING. The embedding is [S, D], D set by the model.
@@ -81,6 +84,8 @@ RECOGNIZER: Final = ModelContract(
     inputs=(replace(AUDIO, optional=True), replace(PCM16, optional=True), OPTIONS),
     outputs=(WORD, WORD_START_MS, WORD_END_MS, WORD_CONFIDENCE, LANGUAGE, TIMES_ESTIMATED),
 )
+DETECTOR: Final = ModelContract(inputs=RECOGNIZER.inputs, outputs=(LANGUAGE, LANGUAGE_CONFIDENCE))
+"""What is asked of a recogniser that finds out the language."""
 DIARIZER: Final = ModelContract(
     inputs=(AUDIO, OPTIONS),
     outputs=(
@@ -121,6 +126,8 @@ class Parameter(StrEnum):
     """A JSON object handed to the engine's loader (device, threads, ...)."""
     LANGUAGES = "languages"
     """Comma-separated BCP-47 primary tags (``en,de``) the model can recognise."""
+    DETECTS_LANGUAGE = "detects_language"
+    """``true`` for a recogniser that finds out what is spoken, and has the output LANGUAGE_CONFIDENCE."""
     WORD_TIMES = "word_times"
     """``measured`` or ``estimated``."""
     MAX_WINDOW_S = "max_window_s"

@@ -15,8 +15,11 @@ from orchestrator.engines.base import Recognition
 
 
 def recognition_tensors(recognition: Recognition) -> Tensors:
-    """The outputs of `contract.RECOGNIZER`; W words give shape ``[W]``."""
+    """The outputs of `contract.RECOGNIZER`, and LANGUAGE_CONFIDENCE where it was measured; W words give shape
+    ``[W]``."""
     words = recognition.words
+    sure = recognition.language_confidence
+    measured = {} if sure is None else {contract.LANGUAGE_CONFIDENCE.name: np.array([sure], dtype=np.float32)}
     return {
         contract.WORD.name: text_tensor([word.text for word in words]),
         contract.WORD_START_MS.name: np.array([word.start_ms for word in words], dtype=np.int32),
@@ -24,6 +27,7 @@ def recognition_tensors(recognition: Recognition) -> Tensors:
         contract.WORD_CONFIDENCE.name: np.array([word.confidence for word in words], dtype=np.float32),
         contract.LANGUAGE.name: text_tensor([recognition.language]),
         contract.TIMES_ESTIMATED.name: np.array([recognition.times_estimated], dtype=np.bool_),
+        **measured,
     }
 
 

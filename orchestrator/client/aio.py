@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -14,14 +15,17 @@ import anyio.to_thread
 from typing_extensions import Unpack
 
 from orchestrator.audio import Audio, Source, decode
-from orchestrator.client import routing
 from orchestrator.client.batch import BatchArgs, FileResult, run_batch
 from orchestrator.client.catalog import ModelCard
+from orchestrator.client.engines import outside
+from orchestrator.client.engines.board import EngineBoard, may_go_elsewhere
+from orchestrator.client.engines.switchboard import Switchboard
 from orchestrator.client.failures import Call, timed_out
 from orchestrator.client.job import Job
 from orchestrator.client.options import TranscribeArgs, TranscribeOptions
 from orchestrator.client.pool import UpstreamPool
 from orchestrator.client.retry import RetryPolicy
+from orchestrator.client.routing import AUTO, Decision, RouteJob, decide, diarizers
 from orchestrator.client.stream import sources
 from orchestrator.client.stream.live import LiveStream
 from orchestrator.client.stream.options import StreamArgs, StreamRequest
@@ -30,13 +34,15 @@ from orchestrator.client.stream.sources import StreamSource
 from orchestrator.client.stream.speakers import LiveSpeakers, SpeakerOptions
 from orchestrator.client.transport import SpeechTransport
 from orchestrator.client.triton import ServerStatus, TritonTransport
-from orchestrator.contract import Task
+from orchestrator.contract import SAMPLE_RATE_HZ, Task
 from orchestrator.diarization.online import OnlineOptions
+from orchestrator.engines.base import LanguageGuess
 from orchestrator.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
     RequestTimeoutError,
     ServerUnavailableError,
+    ServiceError,
     SpeechError,
     UnsupportedLanguageError,
 )
@@ -85,9 +91,9 @@ class AsyncSpeechClient:
         client = self._settings.client
         urls = [url or client.url] if url is None or isinstance(url, str) else list(url)
         self._pool: UpstreamPool | None = None
-        self._transport: SpeechTransport
+        triton: SpeechTransport
         if len(urls) == 1:
-            self._transport = TritonTransport(
+            triton = TritonTransport(
                 urls[0],
                 timeout_s=client.timeout_s,
                 max_concurrency=client.max_concurrency,
@@ -95,13 +101,17 @@ class AsyncSpeechClient:
                 metadata=metadata,
             )
         else:
-            self._transport = self._pool = UpstreamPool(
+            triton = self._pool = UpstreamPool(
                 urls,
                 timeout_s=client.timeout_s,
                 max_concurrency=client.max_concurrency,
                 retry=RetryPolicy(client.retries),
                 metadata=metadata,
             )
+        others = outside.transports(self._settings)
+        self._switchboard = Switchboard(triton, others) if others else None
+        self._transport = self._switchboard or triton
+        self._board = EngineBoard(self._settings.routing)
         self._cards: tuple[ModelCard, ...] = ()
         self._cards_until = -1.0
         self._sessions: set[Session] = set()
@@ -293,24 +303,73 @@ class AsyncSpeechClient:
             limits=self._settings.audio,
         )
         recording = await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
-        route, diarizer = await self._route(options, recording)
-        logger.debug("%s: %s", recording.name, route.reason)
-        job = Job(
-            self._transport,
-            self._settings.client,
-            options,
-            route.card,
-            None if diarizer is None else diarizer.card,
-        )
+        decision = await self._route(options, recording)
+        diarizers = self._diarizers(options)
+        logger.debug("%s: %s", recording.name, decision.candidates[0].why)
+        job = Job(self._transport, self._settings.client, options, self._board, decision, diarizers)
         task = (progress or SilentProgress()).task(recording.name or "recording")
-        transcript = await job.run(recording, task)
+        try:
+            transcript = await job.run(recording, task)
+        except ServiceError:
+            self._cards_until = -1.0  # what a server offers may have changed with it
+            raise
+        if transcript.routing is not None and transcript.routing.failed:
+            self._cards_until = -1.0
         task.finish()
         return transcript
 
-    async def _route(
-        self, options: TranscribeOptions, recording: Audio
-    ) -> tuple[routing.Route, routing.Route | None]:
-        return await self._routed(partial(self._choose, options, recording))
+    async def _route(self, options: TranscribeOptions, recording: Audio) -> Decision:
+        """Who recognises a recording, and then who names its speakers is known too."""
+
+        def choose() -> Decision:
+            self._diarizers(options)  # a missing one is found before any work is done
+            return self._decide(job)
+
+        job = RouteJob(
+            language=options.language,
+            engine=options.engine,
+            duration_s=recording.duration_s,
+            diarize=options.diarize,
+        )
+        decision = await self._routed(choose)
+        guess = await self._guess(job, decision, recording)
+        if guess is None:
+            return decision
+        sure = guess.confidence >= self._settings.routing.detect_threshold
+        job = replace(job, language=guess.language if sure else None, confidence=guess.confidence)
+        try:
+            return choose()
+        except (ModelNotFoundError, ModelNotReadyError, UnsupportedLanguageError):
+            return decision  # heard, but nobody knows it: whoever takes any language has a try
+
+    async def _guess(self, job: RouteJob, decision: Decision, recording: Audio) -> LanguageGuess | None:
+        """What language a recording is in, where that may matter and somebody can tell."""
+        routing = self._settings.routing
+        detectors = [card for card in decision.cards if card.detects_language]
+        if job.language is not None or job.engine != AUTO or not routing.detect or not detectors:
+            return None
+        if sum(card.ready and card.task is Task.RECOGNIZE for card in self._cards) < 2:
+            return None  # there is nothing to choose, and it finds out by itself
+        samples = recording.samples[0][: int(routing.detect_s * SAMPLE_RATE_HZ)]
+        try:
+            done = await self._board.first(
+                detectors, lambda card: self._transport.detect_language(card.name, samples)
+            )
+        except SpeechError as error:
+            if not may_go_elsewhere(error):
+                raise
+            logger.info("%s: the language could not be found out: %s", recording.name, error)
+            return None
+        return done.result
+
+    def _decide(self, job: RouteJob) -> Decision:
+        away = {} if self._switchboard is None else self._switchboard.away
+        conditions = self._board.conditions(self._cards, away)
+        return decide(self._cards, job, self._settings.routing, conditions, host=self.host)
+
+    def _diarizers(self, options: TranscribeOptions) -> tuple[ModelCard, ...]:
+        wanted = options.diarize and options.channels == "mix"
+        return diarizers(self._cards, host=self.host) if wanted else ()
 
     async def _route_stream(self, request: StreamRequest) -> Route:
         return await self._routed(partial(self._choose_stream, request))
@@ -329,22 +388,23 @@ class AsyncSpeechClient:
         return choose()
 
     def _choose_stream(self, request: StreamRequest) -> Route:
-        route = routing.choose(
-            self._cards,
-            host=self.host,
-            language=request.language,
-            engine=request.engine,
-            task=Task.STREAM,
+        decision = self._decide(
+            RouteJob(
+                task=Task.STREAM,
+                language=request.language,
+                engine=request.engine,
+                diarize=bool(request.diarize),
+            )
         )
-        logger.debug("stream: %s", route.reason)
-        return Route(route.card, self._speakers(request))
+        logger.debug("stream: %s", decision.candidates[0].why)
+        return Route(decision, self._board, self._speakers(request))
 
     def _speakers(self, request: StreamRequest) -> LiveSpeakers | None:
         """What names the speakers of a stream, if that is wanted and there is a diarizer."""
         if request.diarize is False:
             return None
         try:
-            diarizer = routing.choose_diarizer(self._cards, host=self.host)
+            diarizer = diarizers(self._cards, host=self.host)[0]
         except (ModelNotFoundError, ModelNotReadyError):
             if request.diarize:
                 raise
@@ -359,17 +419,4 @@ class AsyncSpeechClient:
             relabel_max_s=client.relabel_max_s,
             online=online,
         )
-        return LiveSpeakers(partial(self._transport.diarize, diarizer.card.name), options)
-
-    def _choose(
-        self, options: TranscribeOptions, recording: Audio
-    ) -> tuple[routing.Route, routing.Route | None]:
-        route = routing.choose(
-            self._cards,
-            host=self.host,
-            language=options.language,
-            engine=options.engine,
-            duration_s=recording.duration_s,
-        )
-        wanted = options.diarize and options.channels == "mix"
-        return route, routing.choose_diarizer(self._cards, host=self.host) if wanted else None
+        return LiveSpeakers(partial(self._transport.diarize, diarizer.name), options)

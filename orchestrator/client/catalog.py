@@ -64,6 +64,9 @@ class ModelCard:
         takes_pcm16: it takes 16-bit audio as well.
         max_in_flight: as many requests as can be of use at once: a full batch for each of its instances, and
             one that waits.
+        third_party: it sends audio to somebody else's service, and is taken only where a rule or the caller
+            names it.
+        detects_language: it can say what language is spoken, and how sure it is.
     """
 
     name: str
@@ -81,6 +84,8 @@ class ModelCard:
     max_streams: int = 0
     takes_pcm16: bool = False
     max_in_flight: int = _DEFAULT_IN_FLIGHT
+    third_party: bool = False
+    detects_language: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data; an unbounded window is None."""
@@ -119,6 +124,7 @@ def card(name: str, entries: Iterable[IndexEntry], config: ServedConfig | None) 
         max_streams=_count(given[Parameter.MAX_STREAMS]),
         takes_pcm16=PCM16.name in config.inputs,
         max_in_flight=config.max_batch_size * (config.instances + 1) or _DEFAULT_IN_FLIGHT,
+        detects_language=given[Parameter.DETECTS_LANGUAGE] == "true",
     )
 
 
@@ -144,6 +150,7 @@ def _merged(cards: Sequence[ModelCard]) -> ModelCard:
         max_window_s=min(one.max_window_s for one in able),
         max_streams=sum(one.max_streams for one in able),
         takes_pcm16=all(one.takes_pcm16 for one in able),
+        detects_language=all(one.detects_language for one in able),
         max_in_flight=sum(one.max_in_flight for one in able),
     )
 

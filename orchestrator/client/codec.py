@@ -15,6 +15,7 @@ from orchestrator.contract import DataType, ModelContract, TensorSpec
 from orchestrator.diarization.base import Diarization, DiarizationOptions, SpeakerTurn
 from orchestrator.engines.base import (
     PCM16_SCALE,
+    LanguageGuess,
     Pcm16,
     Recognition,
     RecognitionOptions,
@@ -105,6 +106,20 @@ def decode_recognition(response: service_pb2.ModelInferResponse, host: str) -> R
     if len(language) != 1 or estimated.size != 1:
         raise tensors.broken("LANGUAGE and TIMES_ESTIMATED must hold one value each")
     return Recognition(words, language[0], bool(estimated.item()))
+
+
+def decode_language(response: service_pb2.ModelInferResponse, host: str) -> LanguageGuess:
+    """The language in the answer of a recogniser that was asked for `contract.DETECTOR`.
+
+    Raises:
+        RemoteInferenceError: the answer does not follow the contract.
+    """
+    tensors = Tensors(response, host)
+    language = tensors.texts(contract.LANGUAGE)
+    confidence = tensors.numbers(contract.LANGUAGE_CONFIDENCE)
+    if len(language) != 1 or confidence.size != 1 or not 0 <= confidence.item() <= 1:
+        raise tensors.broken("LANGUAGE and LANGUAGE_CONFIDENCE must hold one value each, the latter in 0..1")
+    return LanguageGuess(language[0], float(confidence.item()))
 
 
 def decode_diarization(response: service_pb2.ModelInferResponse, host: str) -> Diarization:

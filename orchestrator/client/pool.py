@@ -23,7 +23,7 @@ from orchestrator.client.stream.codec import WireChunk
 from orchestrator.client.triton import ServerStatus, TritonTransport, closed_error
 from orchestrator.client.upstreams import Place, Upstreams
 from orchestrator.diarization.base import Diarization, DiarizationOptions
-from orchestrator.engines.base import Recognition, RecognitionOptions, Samples
+from orchestrator.engines.base import LanguageGuess, Recognition, RecognitionOptions, Samples
 from orchestrator.engines.streaming import StreamUpdate
 from orchestrator.errors import (
     ModelNotFoundError,
@@ -154,6 +154,14 @@ class UpstreamPool:
 
         async def at(server: TritonTransport) -> Recognition:
             return await server.recognize(model, samples, options, version=version, pcm16=pcm16)
+
+        return await self._anywhere(model, at)
+
+    async def detect_language(self, model: str, samples: Samples) -> LanguageGuess:
+        """See `TritonTransport.detect_language`; by the server that has the least to do."""
+
+        async def at(server: TritonTransport) -> LanguageGuess:
+            return await server.detect_language(model, samples)
 
         return await self._anywhere(model, at)
 

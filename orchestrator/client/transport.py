@@ -1,4 +1,5 @@
-"""What the library asks of a connection: one server (`TritonTransport`) or several (`UpstreamPool`)."""
+"""What the library asks of a connection: one Triton (`TritonTransport`) or several (`UpstreamPool`), an
+engine outside Triton (`orchestrator.client.engines`), or all of them together (`Switchboard`)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from orchestrator.client.catalog import ModelCard
 from orchestrator.client.stream.codec import WireChunk
 from orchestrator.client.triton import ServerStatus
 from orchestrator.diarization.base import Diarization, DiarizationOptions
-from orchestrator.engines.base import Recognition, RecognitionOptions, Samples
+from orchestrator.engines.base import LanguageGuess, Recognition, RecognitionOptions, Samples
 from orchestrator.engines.streaming import StreamUpdate
 
 
@@ -34,6 +35,9 @@ class SpeechTransport(Protocol):
         pcm16: bool = False,
     ) -> Recognition:
         """See `TritonTransport.recognize`."""
+
+    async def detect_language(self, model: str, samples: Samples) -> LanguageGuess:
+        """See `TritonTransport.detect_language`."""
 
     async def diarize(
         self, model: str, samples: Samples, options: DiarizationOptions, *, version: str = ""

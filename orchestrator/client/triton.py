@@ -28,7 +28,7 @@ from orchestrator.client.retry import RetryPolicy
 from orchestrator.client.stream import codec as stream_codec
 from orchestrator.client.stream.codec import WireChunk
 from orchestrator.diarization.base import Diarization, DiarizationOptions
-from orchestrator.engines.base import Recognition, RecognitionOptions, Samples
+from orchestrator.engines.base import LanguageGuess, Recognition, RecognitionOptions, Samples
 from orchestrator.engines.streaming import StreamUpdate
 from orchestrator.errors import (
     ConfigurationError,
@@ -197,6 +197,17 @@ class TritonTransport:
         """
         response = await self._infer(model, version, samples, options, contract.RECOGNIZER, pcm16=pcm16)
         return codec.decode_recognition(response, self.host)
+
+    async def detect_language(self, model: str, samples: Samples) -> LanguageGuess:
+        """Find out what is spoken; only of a model that can (`ModelCard.detects_language`).
+
+        Raises:
+            ServiceError: the subclass says what happened; `orchestrator.client.failures` lists them.
+        """
+        options = RecognitionOptions(detect_only=True)
+        return codec.decode_language(
+            await self._infer(model, "", samples, options, contract.DETECTOR), self.host
+        )
 
     async def diarize(
         self, model: str, samples: Samples, options: DiarizationOptions, *, version: str = ""

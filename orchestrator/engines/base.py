@@ -30,6 +30,9 @@ class RecognitionOptions(BaseModel):
 
     language: str | None = None
     """BCP-47 tag (``en``, ``en-US``); None lets the engine decide."""
+    detect_only: bool = False
+    """Only the language is wanted; asked only of engines that can tell it (`Recognizer.detects_language`),
+    which may leave the words out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +53,26 @@ class Recognition:
         words: in order; ``start_ms <= end_ms`` and starts never go back.
         language: BCP-47 primary tag.
         times_estimated: True where word times were spread inside a longer span, not measured.
+        language_confidence: how sure the language is, 0..1; None where it was given, or is not measured.
     """
 
     words: tuple[RecognizedWord, ...]
     language: str
     times_estimated: bool
+    language_confidence: float | None = None
 
     @property
     def text(self) -> str:
         """The words, joined by single spaces."""
         return " ".join(word.text for word in self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageGuess:
+    """What language is spoken: a BCP-47 tag, and how sure that is, 0..1."""
+
+    language: str
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,9 @@ class Recognizer(ABC):
     takes_pcm16: ClassVar[bool] = False
     """Whether `recognize` takes `Pcm16` as well as `Samples`, mixed in one batch too; for an engine that does
     not, callers convert."""
+    detects_language: ClassVar[bool] = False
+    """Whether it finds out what is spoken where `RecognitionOptions.language` is None: its recognitions then
+    carry a ``language_confidence``."""
 
     info: EngineInfo
 

@@ -34,8 +34,8 @@ def options_in(source: EngineSource, kind: type[Options], engine: str) -> Option
 
 
 def primary_tag(language: str) -> str:
-    """``en`` of ``en-US`` or ``EN_us``."""
-    return language.replace("_", "-").split("-")[0].lower()
+    """``en`` of ``en-US`` or ``EN_us`` (BCP-47, RFC 5646: the primary subtag comes first)."""
+    return language.strip().replace("_", "-").split("-")[0].lower()
 
 
 def language_in(known: Sequence[str], requested: str | None, model: str) -> str:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from orchestrator.transcript.routing import RoutingRecord
+
 SCHEMA_VERSION: Final = 1
 
 Seconds = Annotated[
@@ -73,6 +75,8 @@ class Transcript(_Model):
     turns: tuple[Turn, ...] = ()
     """The diarizer's full turns, which may overlap; empty without diarization."""
     exclusive_turns: tuple[Turn, ...] = ()
+    routing: RoutingRecord | None = None
+    """Why this engine; None where nothing was chosen."""
 
     @property
     def words(self) -> tuple[Word, ...]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from orchestrator.client.stream.events import StreamEvent
 from orchestrator.client.stream.live import LiveStream
 from orchestrator.errors import ServiceError
+from orchestrator.transcript.routing import RoutingRecord
 
 Result = TypeVar("Result")
 
@@ -45,6 +46,11 @@ class BlockingLiveStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def routing(self) -> RoutingRecord | None:
+        """See `LiveStream.routing`."""
+        return self._stream.routing
 
     def stop(self) -> None:
         """See `LiveStream.stop`; any thread may call it, and a signal handler."""

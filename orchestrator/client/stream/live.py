@@ -7,6 +7,7 @@ from types import TracebackType
 
 from orchestrator.client.stream.events import StreamEvent
 from orchestrator.client.stream.session import Session
+from orchestrator.transcript.routing import RoutingRecord
 
 
 class LiveStream:
@@ -45,6 +46,11 @@ class LiveStream:
     def language(self) -> str | None:
         """What is spoken, a BCP-47 tag; None until the server has said it."""
         return self._session.language
+
+    @property
+    def routing(self) -> RoutingRecord | None:
+        """Which engine has the stream, and why; None until one was chosen."""
+        return self._session.routing
 
     def stop(self) -> None:
         """Take no more audio. What was said so far still becomes final: go on reading until `Completed`."""

@@ -60,8 +60,7 @@ class Replay:
             chunk_ms: audio of one piece.
             largest_ms: audio of one piece when the server is behind; a multiple of ``chunk_ms``.
         """
-        self._chunk = chunk_ms * _SAMPLES_PER_MS
-        self._largest = max(largest_ms * _SAMPLES_PER_MS // self._chunk, 1) * self._chunk
+        self.step(chunk_ms, largest_ms)
         self._audio = bytearray()
         self._final = 0  # position of the first sample in `_audio`: all before is final
         self._sent = 0
@@ -74,6 +73,11 @@ class Replay:
         self._first_utterance = 0  # number that the sequence's utterance 0 has in the stream
         self._next_utterance = 0
         self._forced: list[int] = []  # ends of utterances that were asked for and not yet answered
+
+    def step(self, chunk_ms: int, largest_ms: int) -> None:
+        """Send pieces of another length from now on: another engine has the stream."""
+        self._chunk = chunk_ms * _SAMPLES_PER_MS
+        self._largest = max(largest_ms * _SAMPLES_PER_MS // self._chunk, 1) * self._chunk
 
     @property
     def received(self) -> int:

@@ -13,10 +13,13 @@ import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
 from orchestrator.client.catalog import ModelCard
+from orchestrator.client.engines.board import EngineBoard
 from orchestrator.client.retry import RetryPolicy
+from orchestrator.client.routing import Decision
 from orchestrator.client.stream import sources
 from orchestrator.client.stream.announcer import Announcer, end
 from orchestrator.client.stream.events import CaughtUp, Completed, StreamEvent
+from orchestrator.client.stream.handover import Handover
 from orchestrator.client.stream.labeler import SpeakerLabeler
 from orchestrator.client.stream.line import Line, Transport
 from orchestrator.client.stream.options import StreamRequest
@@ -28,6 +31,7 @@ from orchestrator.contract import SAMPLE_RATE_HZ
 from orchestrator.errors import ServiceError, SpeechError
 from orchestrator.settings import Settings
 from orchestrator.transcript.models import Transcript
+from orchestrator.transcript.routing import RoutingRecord
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +49,10 @@ _LONGEST_WAIT_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Who does the work: the streaming model, and what names the speakers, if anything."""
+    """Who does the work: the streaming models in order, and what names the speakers, if anything."""
 
-    card: ModelCard
+    decision: Decision
+    board: EngineBoard
     labeler: SpeakerLabeler | None = None
 
 
@@ -85,6 +90,8 @@ class Session:
         retry = RetryPolicy(client.stream_reconnects, first_s=_FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)
         self._outages = Outages(retry, client.stream_reconnect_s)
         self._language: str | None = None
+        self._handover: Handover | None = None
+        self._line: Line
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._stopped = False
@@ -126,6 +133,11 @@ class Session:
         """What is spoken, a BCP-47 tag; None until the server has said it."""
         return self._language
 
+    @property
+    def routing(self) -> RoutingRecord | None:
+        """Which engine has the stream, and why; None until one was chosen."""
+        return None if self._handover is None else self._handover.record
+
     def stop(self) -> None:
         """Take no more audio; what was said so far still becomes final, and the stream ends by itself."""
         self._stopped = True
@@ -142,29 +154,34 @@ class Session:
     async def _work(self, out: MemoryObjectSendStream[StreamEvent]) -> None:
         with out:
             route = await self._choose()
-            chunk_ms = self._request.chunk_ms or route.card.chunk_ms or _DEFAULT_CHUNK_MS
-            self._replay = Replay(chunk_ms, int(min(_LARGEST_MS, route.card.max_window_s * 1000)))
+            handover = self._handover = Handover(route.decision, route.board)
+            self._line = self._to(handover.card)
             if self._stopped:
                 self._replay.end()
-            timeout_s = self._request.timeout or self._settings.client.stream_timeout_s
-            line = Line(self._transport, route.card.name, self._request, timeout_s)
             announcer = Announcer(
                 out, route.labeler, partials=self._request.partials, audio=self._replay.audio
             )
             self._pumping = asyncio.create_task(self._pump())
             try:
-                failure = await self._send_all(line, announcer)
+                failure = await self._send_all(handover, announcer)
                 await announcer.finish()  # what is final is told before what went wrong
                 if failure is not None:
                     raise failure
                 await asyncio.wait({self._pumping})
                 if not self._pumping.cancelled():
                     self._pumping.result()  # raises what the source raised
-                await announcer.tell(Completed(self._transcript(announcer.finals, route)))
+                await announcer.tell(Completed(self._transcript(announcer.finals, handover)))
             finally:
                 await end(self._pumping)
                 await announcer.close()
-                await line.leave()
+                await self._line.leave()
+
+    def _to(self, card: ModelCard) -> Line:
+        """A connection to a model, and pieces of its length."""
+        chunk_ms = self._request.chunk_ms or card.chunk_ms or _DEFAULT_CHUNK_MS
+        self._replay.step(chunk_ms, int(min(_LARGEST_MS, card.max_window_s * 1000)))
+        timeout_s = self._request.timeout or self._settings.client.stream_timeout_s
+        return Line(self._transport, card.name, self._request, timeout_s)
 
     async def _pump(self) -> None:
         """Take audio from the source, no more than may wait."""
@@ -182,7 +199,7 @@ class Session:
             self._replay.end()
             self._news.set()
 
-    async def _send_all(self, line: Line, announcer: Announcer) -> SpeechError | None:
+    async def _send_all(self, handover: Handover, announcer: Announcer) -> SpeechError | None:
         """Send everything; what ended it before its time, if anything did."""
         replay = self._replay
         silent = False
@@ -197,16 +214,21 @@ class Session:
             if piece is None:
                 continue
             try:
-                update = await line.send(piece)
+                with handover.asked():
+                    update = await self._line.send(piece)
             except SpeechError as error:
-                try:
-                    wait_s = self._outages.wait_s(error, anyio.current_time(), replay.sent)
-                except SpeechError:
-                    return error
-                logger.info("%s: stream lost, next try in %.2f s: %s", self._transport.host, wait_s, error)
+                wait_s = self._wait_s(error)
+                moved = handover.lost(error, hopeless=wait_s is None)
+                if wait_s is None and not moved:
+                    return handover.reason(error)
                 replay.lost()
-                await anyio.sleep(wait_s)
-                await line.leave()
+                if moved:
+                    await self._line.leave()
+                    self._line = self._to(handover.card)
+                    continue
+                logger.info("%s: stream lost, next try in %.2f s: %s", self._transport.host, wait_s, error)
+                await anyio.sleep(wait_s or 0.0)
+                await self._line.leave()
                 continue
             sent = replay.sent + len(piece.samples)
             told = self._outages.answered(anyio.current_time(), sent, replay.final)
@@ -219,6 +241,13 @@ class Session:
             await announcer.heard(heard)
         return None
 
+    def _wait_s(self, error: SpeechError) -> float | None:
+        """How long to wait until the same engine is tried again; None: that cannot help."""
+        try:
+            return self._outages.wait_s(error, anyio.current_time(), self._replay.sent)
+        except SpeechError:
+            return None
+
     async def _silence(self) -> Piece | None:
         """Wait for news; what to send where there is none for long."""
         while True:
@@ -229,10 +258,11 @@ class Session:
             if piece is not None:
                 return piece
 
-    def _transcript(self, finals: Finals, route: Route) -> Transcript:
-        return finals.transcript(
+    def _transcript(self, finals: Finals, handover: Handover) -> Transcript:
+        transcript = finals.transcript(
             source=sources.name_of(self._source),
             duration_s=self._replay.received / SAMPLE_RATE_HZ,
             language=self._language,
-            engine=route.card.engine,
+            engine=handover.card.engine,
         )
+        return transcript.model_copy(update={"routing": handover.record})

@@ -1,0 +1,1 @@
+"""Engines that live outside Triton, behind the interface of the client's transports."""

@@ -1,0 +1,16 @@
+"""Which engines outside Triton the settings name."""
+
+from __future__ import annotations
+
+from orchestrator.client.transport import SpeechTransport
+from orchestrator.settings import Settings
+
+
+def transports(settings: Settings) -> dict[str, SpeechTransport]:
+    """A transport for each engine that is set up, by its name; nothing is connected yet.
+
+    Raises:
+        MissingDependencyError: an engine is set up whose libraries are not installed.
+        ConfigurationError: an address is none.
+    """
+    return {}
