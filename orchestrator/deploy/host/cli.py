@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestrator.deploy.host import releases, status
+from orchestrator.deploy.host import arrival, preflight, releases, status
 from orchestrator.deploy.host.front import HaproxyFront
 from orchestrator.deploy.host.layout import FRONT_SOCKET, HOME, Layout, checked_name
 from orchestrator.deploy.host.lock import Lock, LockFile, acquired, refuse_other
+from orchestrator.deploy.host.machine import Machine
 from orchestrator.deploy.host.mode import GIB
-from orchestrator.deploy.host.rollout import READY_S, Machine, Rollout, Wish
+from orchestrator.deploy.host.restore import READY_S
+from orchestrator.deploy.host.rollout import Rollout, Wish
 from orchestrator.deploy.host.slots import HttpProbe
 from orchestrator.deploy.host.state import MODES, SLOTS, Content
 from orchestrator.deploy.host.units import Systemd
@@ -64,6 +66,11 @@ def run(chosen: argparse.Namespace) -> dict[str, Any]:
         return status.status(machine)
     if verb == "environment":
         return status.environment(machine, chosen.slot)
+    if verb == "preflight":
+        return preflight.run(_object(chosen.request))
+    if verb == "publish":
+        with machine.store.guarded():
+            return arrival.publish(layout, chosen.release, check=chosen.check)
     if verb == "verify":
         return releases.verify(layout, chosen.release)
     if verb == "activate":
@@ -151,6 +158,8 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument("--ttl", type=_positive, default=900.0)
     verb("recover", "revert a rollout that was cut off; for the start of the machine")
     verb("down", "end the service on this host")
+    verb("preflight", "is this host fit").add_argument("--request", default="{}", help="JSON")
+    verb("publish", "verify a release that was copied here and give it its name").add_argument("release")
     verb("verify", "check a release's digests").add_argument("release")
     verb("activate", "point `current` at a release").add_argument("release")
     verb("prune", "remove what nothing needs").add_argument("--keep", type=int, default=5)
@@ -184,6 +193,16 @@ def _lock(machine: Machine, chosen: argparse.Namespace) -> dict[str, Any]:
         if not chosen.check:
             file.write(lock)
         return {"changed": held is None or held.run != lock.run, "lock": lock.to_dict()}
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--request is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ConfigurationError("--request is no JSON object")
+    return found
 
 
 def _run_id(text: str) -> str:

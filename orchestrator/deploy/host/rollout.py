@@ -2,72 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
-from orchestrator.deploy.host import front as fronts
 from orchestrator.deploy.host import mode as modes
-from orchestrator.deploy.host import processes, releases
+from orchestrator.deploy.host import releases
 from orchestrator.deploy.host import state as states
-from orchestrator.deploy.host.front import Front
-from orchestrator.deploy.host.layout import Layout
 from orchestrator.deploy.host.lock import LockFile, refuse_other
-from orchestrator.deploy.host.slots import Probe
+from orchestrator.deploy.host.machine import POLL_S, Machine
+from orchestrator.deploy.host.restore import READY_S, restore, settle
 from orchestrator.deploy.host.state import Content, HostState, Transaction
-from orchestrator.deploy.host.store import StateStore, read_json, write_json
-from orchestrator.deploy.host.units import Services
-from orchestrator.errors import SlotError, TransitionError
-from orchestrator.repository.storage import write_atomic
-
-READY_S: Final = 600.0
-"""What a slot gets to become ready: large models take minutes from a cold disk."""
-RESTARTS_MAX: Final = 2
-"""A service that systemd restarted so often while it should become ready will not."""
-_POLL_S: Final = 0.5
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The host that verbs act on; each part can be another one in tests."""
-
-    layout: Layout
-    services: Services
-    front: Front
-    probe: Probe
-    now: Callable[[], float] = time.time
-    monotonic: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-    memory: Callable[[], int] = processes.mem_available_bytes
-
-    @property
-    def store(self) -> StateStore:
-        """``state.json``."""
-        return StateStore(self.layout)
-
-    def running(self, slot: str) -> bool:
-        """Whether any service of the slot has a process."""
-        return any(unit.running for unit in self.services.states(slot).values())
-
-    def healthy(self, slot: str) -> bool:
-        """Whether all services of the slot run and a request sent there would be answered."""
-        units = self.services.states(slot).values()
-        return all(unit.active == "active" for unit in units) and self.probe.health(slot).ready
-
-    def footprint_bytes(self, slot: str) -> int:
-        """What the slot takes: its processes' memory, or what starting it took where that was more.
-
-        GPU memory of a machine that shares it with the processor shows in no process.
-        """
-        pids = processes.slot_pids(self.layout, slot, self.services.states(slot).values())
-        noted = read_json(self.layout.footprints)
-        start = noted.get(slot, 0) if isinstance(noted, dict) else 0
-        return max(processes.pss_bytes(pids), start if isinstance(start, int) else 0)
-
-    def at(self) -> str:
-        """Now, for the history."""
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.now()))
+from orchestrator.errors import TransitionError
 
 
 @dataclass(frozen=True)
@@ -119,7 +64,7 @@ class Rollout:
             machine.services.arm(wish.run, wish.confirm_s)
             slot = opened.transaction.slot if opened.transaction else states.SLOTS[0]
             if machine.running(slot):  # left by a commit that was cut off
-                self._keep_away(slot)
+                self._machine.keep_away(slot)
                 machine.services.stop(slot)
             self._store.write(opened)
             return self._begun(opened, changed=True, reason=reason)
@@ -147,10 +92,10 @@ class Rollout:
             before = machine.memory()
             if not running:
                 machine.services.start(slot)
-        self._wait_ready(slot, timeout_s)
+        self._machine.wait_ready(slot, timeout_s)
         with self._store.guarded():
             if not running:
-                self._note_footprint(slot, before - machine.memory())
+                self._machine.note_footprint(slot, before - machine.memory())
             if ours:
                 self._store.write(states.started(self._store.read(), slot))
         took = round(machine.monotonic() - began, 2)
@@ -171,7 +116,7 @@ class Rollout:
                     fix="switch to the other slot first, or use down to end the service",
                 )
             if running and not self._check:
-                self._keep_away(slot)
+                self._machine.keep_away(slot)
                 self._machine.services.stop(slot)
             return {"changed": running, "slot": slot}
 
@@ -186,7 +131,7 @@ class Rollout:
                 machine.services.disarm()
                 self._store.write(HostState(history=state.history))
                 for slot in states.SLOTS:
-                    self._keep_away(slot)
+                    self._machine.keep_away(slot)
                     machine.services.stop(slot)
                     machine.services.enable(slot, False)
             return {"changed": changed, "stopped": running}
@@ -218,7 +163,7 @@ class Rollout:
             if self._check:
                 return {"changed": slot != state.active, "slot": slot}
             after = state if again else states.switched(state, slot)
-            self._require_running(slot)
+            self._machine.require_running(slot)
             moved = machine.front.switch(slot)
             return {"changed": self._advance(state, after) or moved, "slot": slot}
 
@@ -240,8 +185,8 @@ class Rollout:
             if changed:
                 machine.front.set_state(slot, "drain")
         began = machine.monotonic()
-        while any((left := self._left(slot)).values()) and machine.monotonic() - began < limit_s:
-            machine.sleep(_POLL_S)
+        while any((left := self._machine.left(slot)).values()) and machine.monotonic() - began < limit_s:
+            machine.sleep(POLL_S)
         waited = round(machine.monotonic() - began, 2)
         return {"changed": changed, "slot": slot, "left": left, "waited_s": waited}
 
@@ -267,13 +212,13 @@ class Rollout:
             if self._check:
                 return {"changed": after != state}
             if after != state:
-                self._require_running(transaction.slot)
+                self._machine.require_running(transaction.slot)
                 if after.serving is not None:
                     releases.require(machine.layout, after.serving.release)
             changed = self._advance(state, after)
             machine.services.disarm()
             return {
-                "changed": self._settle(after) or changed,
+                "changed": settle(machine, after) or changed,
                 "slot": after.active,
                 "known_good": _dict(after.known_good),
             }
@@ -322,7 +267,7 @@ class Rollout:
         while (found := self._store.read().open) is not None and found.run == run:
             if machine.monotonic() - began >= ttl_s:
                 return self.revert(run, unless_committed=True)
-            machine.sleep(_POLL_S)
+            machine.sleep(POLL_S)
         return {"changed": False, "reason": "the run has ended"}
 
     def _resumable(self, state: HostState, transaction: Transaction, wish: Wish) -> bool:
@@ -372,125 +317,25 @@ class Rollout:
         if old is not None and transaction.phase == "begun" and self._machine.running(old):
             self._machine.services.stop(old)
 
-    def _wait_ready(self, slot: str, timeout_s: float) -> None:
-        machine = self._machine
-        deadline = machine.monotonic() + timeout_s
-        at_first = {service: unit.restarts for service, unit in machine.services.states(slot).items()}
-        while True:
-            units = machine.services.states(slot)
-            health = machine.probe.health(slot)
-            if all(unit.active == "active" for unit in units.values()) and health.ready:
-                return
-            for service, unit in units.items():
-                restarts = unit.restarts - at_first[service]
-                gone = unit.active == "failed" or unit.load == "not-found" or not unit.running
-                if gone or restarts >= RESTARTS_MAX:
-                    raise self._not_ready(slot, f"{service} is {unit.active} ({unit.result or unit.load})")
-            broken = [f"{model['name']}: {model['reason']}" for model in health.models if model["reason"]]
-            if broken:
-                raise self._not_ready(slot, f"a model cannot be served: {'; '.join(broken)}")
-            if machine.monotonic() > deadline:
-                missing = [name for name in ("triton", "gateway") if not getattr(health, name)]
-                raise self._not_ready(
-                    slot, f"not ready after {timeout_s:g} s: {' and '.join(missing) or 'its models'}"
-                )
-            machine.sleep(_POLL_S)
-
-    def _not_ready(self, slot: str, why: str) -> SlotError:
-        tail = "\n".join(self._machine.services.log_tail(slot))
-        fix = f"look at its log: journalctl -u 'spark-speech-*@{slot}'"
-        return SlotError(f"slot {slot}: {why}" + (f"\n{tail}" if tail else ""), fix=fix)
-
-    def _require_running(self, slot: str) -> None:
-        for service, unit in self._machine.services.states(slot).items():
-            if unit.active != "active":
-                raise self._not_ready(slot, f"{service} is {unit.active} ({unit.result or unit.load})")
-
-    def _left(self, slot: str) -> dict[str, int]:
-        """What a slot still works on. Its models know their streams; the front knows who may come back."""
-        machine = self._machine
-        open_streams = machine.probe.streams(slot)
-        streams = machine.front.sequences(slot) if open_streams is None else open_streams
-        return {"requests": machine.front.sessions(slot), "streams": streams}
-
-    def _note_footprint(self, slot: str, taken: int) -> None:
-        noted = read_json(self._machine.layout.footprints)
-        write_json(
-            self._machine.layout.footprints,
-            {**(noted if isinstance(noted, dict) else {}), slot: max(0, taken)},
-        )
-
-    def _keep_away(self, slot: str) -> None:
-        """Let the front send nothing to a slot; a front that does not run sends nothing anyway."""
-        if self._machine.front.running():
-            self._machine.front.set_state(slot, "maint")
-
-    def _settle(self, state: HostState) -> bool:
-        """Bring the machine to a state without open transaction: the old slot ends, boot starts the new."""
-        machine = self._machine
-        changed = False
-        for slot in states.SLOTS:
-            serves = slot == state.active
-            enabled = [unit.enabled for unit in machine.services.states(slot).values()]
-            if (not all(enabled)) if serves else any(enabled):
-                machine.services.enable(slot, serves)
-                changed = True
-            if not serves:
-                self._keep_away(slot)
-                if machine.running(slot):
-                    machine.services.stop(slot)
-                    changed = True
-        if state.serving is not None and releases.here(machine.layout, state.serving.release):
-            changed = releases.point(machine.layout, state.serving.release) or changed
-        return changed
-
     def _back(self, state: HostState) -> dict[str, Any]:
         if self._check:
             return {"changed": state.transaction is not None and state.transaction.phase != "reverted"}
         if state.transaction is not None and state.transaction.phase == "reverted":
-            return {"changed": self._restore(state), "slot": state.active, "serving": _dict(state.serving)}
-        state = self._go_back(state)
-        return {"changed": True, "slot": state.active, "serving": _dict(state.serving)}
+            changed = restore(self._machine, state)
+        else:
+            state = self._go_back(state)
+            changed = True
+        return {"changed": changed, "slot": state.active, "serving": _dict(state.serving)}
 
     def _go_back(self, state: HostState) -> HostState:
         """Revert the transaction of ``state``; the state afterwards."""
         state = states.reverting(state)
         self._store.write(state)
-        self._restore(state)
+        restore(self._machine, state)
         state = states.reverted(state, self._machine.at())
         self._store.write(state)
         self._machine.services.disarm()
         return state
-
-    def _restore(self, state: HostState) -> bool:
-        """Let the slot from before the transaction serve, and nothing else."""
-        machine = self._machine
-        transaction = state.transaction
-        if transaction is None:
-            return False
-        old, new = transaction.previous.active, transaction.slot
-        changed = False
-        if (old is None or transaction.mode == "in_place") and machine.running(new):
-            self._keep_away(new)
-            machine.services.stop(new)  # no memory for both, or nothing comes after it
-            changed = True
-        if old is not None:
-            if not machine.running(old):
-                machine.services.start(old)
-                changed = True
-            if changed or not machine.healthy(old):
-                self._wait_ready(old, READY_S)
-            if machine.front.running():
-                changed = machine.front.switch(old) or changed
-            else:
-                self._rewrite_front(old)
-        return self._settle(states.reverted(state, "") if transaction.open else state) or changed
-
-    def _rewrite_front(self, slot: str) -> None:
-        path = self._machine.layout.front_state
-        if path.exists():
-            text = fronts.switched_file(path.read_text(encoding="utf-8"), slot)
-            write_atomic(path, text.encode("utf-8"))
 
 
 def _dict(content: Content | None) -> dict[str, str] | None:

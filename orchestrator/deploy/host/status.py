@@ -10,7 +10,7 @@ from orchestrator.coldstart.cuda_cache import cuda_environment, policy_violation
 from orchestrator.deploy.host import front as fronts
 from orchestrator.deploy.host import processes, releases, slots
 from orchestrator.deploy.host.lock import LockFile
-from orchestrator.deploy.host.rollout import Machine
+from orchestrator.deploy.host.machine import Machine
 from orchestrator.deploy.host.state import SLOTS, HostState
 from orchestrator.errors import HostError, NotRunningError
 

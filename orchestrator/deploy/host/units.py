@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,16 +137,15 @@ class Systemd:
 
     def arm(self, run: str, after_s: float) -> None:
         """Revert ``run`` after so long, unless it is committed by then. The timer dies with the machine."""
-        for kind in ("timer", "service"):
-            shell.run(["systemctl", "stop", f"{TIMER}.{kind}"], check=False)
-        shell.run(["systemctl", "reset-failed", f"{TIMER}.service"], check=False)
+        older = self._timers()
+        name = f"{TIMER}-{time.time_ns()}"
         command = [*own_command(self._layout), "revert", "--run", run, "--unless-committed"]
         shell.run(
             [
                 "systemd-run",
                 "--quiet",
                 "--collect",
-                f"--unit={TIMER}",
+                f"--unit={name}",
                 f"--on-active={after_s:g}s",
                 "--timer-property=AccuracySec=1s",
                 "--service-type=oneshot",
@@ -156,10 +156,13 @@ class Systemd:
                 *command,
             ]
         )
+        for left in older:  # only now: at no moment is there none
+            shell.run(["systemctl", "stop", f"{left}.timer", f"{left}.service"], check=False)
 
     def disarm(self) -> None:
         """Forget the timer; a revert that runs already is left alone, for it may be the caller."""
-        shell.run(["systemctl", "stop", f"{TIMER}.timer"], check=False)
+        for name in self._timers():
+            shell.run(["systemctl", "stop", f"{name}.timer"], check=False)
 
     def log_tail(self, slot: str) -> list[str]:
         """The last lines the slot's services wrote; empty where the journal does not tell."""
@@ -169,6 +172,12 @@ class Systemd:
             return shell.run(command, check=False, timeout_s=20).splitlines()
         except HostError:
             return []
+
+    def _timers(self) -> list[str]:
+        names = [f"{TIMER}-*.timer", f"{TIMER}-*.service"]
+        text = shell.run(["systemctl", "list-units", "--all", "--plain", "--no-legend", *names])
+        units = (line.split()[0] for line in text.splitlines() if line.strip())
+        return sorted({unit.rpartition(".")[0] for unit in units})
 
     def _do(self, command: list[str], slot: str) -> None:
         try:
