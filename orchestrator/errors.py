@@ -36,6 +36,7 @@ one of these, with the original as ``__cause__``.
     │   ├── AlreadyRunningError       a server was started from here before
     │   ├── NotRunningError           there is no server to act on
     │   └── ServerStartError          the server died or never became ready
+    ├── AuditError                a program, image or process cannot be audited
     ├── DeployError               hosts, and rolling a release out to them
     │   ├── InventoryError            the inventory cannot be read or lacks the host
     │   ├── HostUnreachableError      a host does not answer
@@ -239,6 +240,10 @@ class NotRunningError(RuntimeFailure):
 
 class ServerStartError(RuntimeFailure):
     """The server died or never became ready."""
+
+
+class AuditError(SpeechError):
+    """A program, image or process cannot be audited."""
 
 
 class DeployError(SpeechError):
