@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.cli.common import JsonFlag, emit, settings_of
 from orchestrator.errors import ConfigurationError
@@ -160,9 +161,10 @@ def _files(logs: list[str]) -> list[tuple[str, tuple[str, ...]]]:
 def _show(report: GateReport, console: Console) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for finding in report.findings:
-        style = _STYLES[finding.outcome]
-        table.add_row(f"[{style}]{finding.outcome}[/]", finding.name, finding.message)
+        table.add_row(
+            Text(finding.outcome, style=_STYLES[finding.outcome]), Text(finding.name), Text(finding.message)
+        )
         if finding.fix is not None:
-            table.add_row("", "", f"Fix: {finding.fix}", style="dim")
-    console.print(table, highlight=False, markup=False)
+            table.add_row("", "", Text(f"Fix: {finding.fix}", style="dim"))
+    console.print(table, highlight=False)
     console.print("Passed" if report.passed else "Not passed", style="green" if report.passed else "red")
