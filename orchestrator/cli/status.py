@@ -1,7 +1,8 @@
-"""``spark-speech status``: how the server is."""
+"""``spark-speech status``: how the server is, or the hosts of an inventory."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cli.common import JsonFlag, emit, settings_of
+from orchestrator.cli.hosts import InventoryOption, LimitOption, inventory_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.runtime.status import ServerStatus
+    from orchestrator.settings import Settings
 
 _STYLES = {"healthy": "green", "starting": "yellow", "degraded": "red", "unknown": "red"}
 
@@ -22,16 +27,42 @@ def register(app: typer.Typer) -> None:
     app.command("status")(status)
 
 
-def status(ctx: typer.Context, as_json: JsonFlag = False) -> None:
-    """Show the server: release, models, ports, memory.
+def status(
+    ctx: typer.Context,
+    limit: LimitOption = None,
+    inventory: InventoryOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the server, or with an inventory each host: release, models, memory, and what is amiss.
 
     Exit codes: 0 healthy, 1 starting or degraded, 2 cannot tell (none was started, or it does not answer).
     """
+    settings = settings_of(ctx)
+    if inventory is not None or limit is not None or settings.deploy.inventory is not None:
+        _fleet(settings, inventory, limit, as_json=as_json)
+        return
     from orchestrator.runtime import status as runtime
 
-    found = runtime.status(settings_of(ctx).paths.home)
+    found = runtime.status(settings.paths.home)
     emit(found.to_dict(), lambda console: _show(found, console), as_json=as_json)
     raise typer.Exit(found.verdict.exit_code)
+
+
+def _fleet(settings: Settings, path: Path | None, limit: str | None, *, as_json: bool) -> None:
+    from orchestrator.deploy.fleet_status import ask_all
+    from orchestrator.deploy.report import show_fleet
+
+    hosts = inventory_of(settings, path, limit)
+    with Console(stderr=True).status(f"Asking {len(hosts.hosts)} hosts"):
+        fleet = asyncio.run(
+            ask_all(
+                hosts.hosts,
+                timeout_s=settings.deploy.status_timeout_s,
+                connect_timeout_s=settings.deploy.connect_timeout_s,
+            )
+        )
+    emit(fleet.to_dict(), lambda console: show_fleet(fleet, console), as_json=as_json)
+    raise typer.Exit(fleet.verdict.exit_code)
 
 
 def _show(found: ServerStatus, console: Console) -> None:

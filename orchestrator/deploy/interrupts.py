@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
@@ -24,11 +24,8 @@ class Interrupts:
 
 
 @contextmanager
-def watched(on_first: Callable[[], None] = lambda: None) -> Iterator[Interrupts]:
+def watched() -> Iterator[Interrupts]:
     """Count requests to stop instead of stopping; the second one raises.
-
-    Args:
-        on_first: told of the first one, from inside a signal handler: it only notes something.
 
     Raises:
         KeyboardInterrupt: the second request came.
@@ -37,9 +34,7 @@ def watched(on_first: Callable[[], None] = lambda: None) -> Iterator[Interrupts]
 
     def handle(number: int, frame: FrameType | None) -> None:
         interrupts.count += 1
-        if interrupts.count == 1:
-            on_first()
-        else:
+        if interrupts.count > 1:
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, handle) for number in _SIGNALS}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -154,7 +154,9 @@ async def collect(
     return in_time(lines), [answer for answer in answers if isinstance(answer, HostUnreachableError)]
 
 
-async def follow(hosts: Sequence[Host], query: Query, *, connect_timeout_s: int) -> AsyncIterator[Line]:
+async def follow(
+    hosts: Sequence[Host], query: Query, *, connect_timeout_s: int
+) -> AsyncGenerator[Line, None]:
     """The hosts' lines as they come, until the caller stops; a lost connection is made again.
 
     What happens to a connection is a line too, with no unit.

@@ -120,7 +120,7 @@ def carry_out(
         DeployError, MissingDependencyError: Ansible cannot be run at all; nothing was changed.
     """
     play = play_of(rollout, playbook, inventory, settings)
-    journal, outcome = _run(play, watchers.on_step, watchers.should_stop)
+    journal, outcome = run_play(play, watchers.on_step, watchers.should_stop)
     results = tuple(journal.hosts.values())
     if outcome.ok:
         ended = Outcome.DONE if journal.changed else Outcome.UNCHANGED
@@ -130,7 +130,7 @@ def carry_out(
     revert_failures: tuple[Failure, ...] = ()
     if journal.touched:
         watchers.on_revert()
-        back, back_outcome = _run(
+        back, back_outcome = run_play(
             replace(play, playbook=resources.playbooks() / _REVERT), watchers.on_step, lambda: False
         )
         revert_failures = () if back_outcome.ok else failures_of(back, back_outcome)
@@ -152,7 +152,7 @@ def try_out(
         DeployError, MissingDependencyError: Ansible cannot be run at all.
     """
     play = replace(play_of(rollout, playbook, inventory, settings), check=True)
-    journal, outcome = _run(play, watchers.on_step, watchers.should_stop)
+    journal, outcome = run_play(play, watchers.on_step, watchers.should_stop)
     return journal, () if outcome.ok else failures_of(journal, outcome)
 
 
@@ -230,9 +230,10 @@ async def _last_lines(hosts: Sequence[Host], settings: DeploySettings) -> list[l
     return lines
 
 
-def _run(
+def run_play(
     play: Play, on_step: Callable[[Step], None], should_stop: Callable[[], bool]
 ) -> tuple[Journal, runner.Outcome]:
+    """Run a playbook and fold its events; ``on_step`` hears what they mean."""
     journal = Journal()
 
     def on_event(event: runner.Event) -> None:

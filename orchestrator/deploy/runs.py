@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,17 +29,19 @@ class OwnRun:
     Attributes:
         run: its id.
         dead: earlier runs of this machine whose locks may still be on hosts.
-        clean: whether no lock of this run or the dead ones can be left anywhere; set when it ends.
+        clean: whether no lock of this run can be left on a host; set when it ends.
+        settled: likewise of the dead ones.
     """
 
     run: str
     dead: tuple[str, ...] = ()
-    clean: bool = field(default=False)
+    clean: bool = False
+    settled: bool = False
 
 
 @contextmanager
 def registered(home: Path, run: str) -> Iterator[OwnRun]:
-    """Keep a note of the run while the block runs, and after it unless the block sets ``clean``.
+    """Keep a note of the run while the block runs, and after it unless the block says that it is clean.
 
     Raises:
         DiskFullError, RepositoryError: the note cannot be written.
@@ -57,9 +59,8 @@ def registered(home: Path, run: str) -> Iterator[OwnRun]:
         yield own
     finally:
         os.close(handle)  # the system does this too when the process is killed
-        if own.clean:
-            for name in (run, *dead):
-                (folder / f"{name}{_SUFFIX}").unlink(missing_ok=True)
+        for name in ((run,) if own.clean else ()) + (dead if own.settled else ()):
+            (folder / f"{name}{_SUFFIX}").unlink(missing_ok=True)
 
 
 def _dead(folder: Path) -> list[Path]:
