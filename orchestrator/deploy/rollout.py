@@ -133,7 +133,7 @@ def carry_out(
         back, back_outcome = run_play(
             replace(play, playbook=resources.playbooks() / _REVERT), watchers.on_step, lambda: False
         )
-        revert_failures = () if back_outcome.ok else failures_of(back, back_outcome)
+        revert_failures = not_brought_back(back, back_outcome)
         fates = fates_of(rollout.hosts, journal.touched, back, revert_failures)
     ended = Outcome.STOPPED if outcome.stopped else Outcome.FAILED
     return Report(rollout.run, _release(rollout), ended, results, failures, fates, revert_failures)
@@ -180,17 +180,27 @@ def failures_of(journal: Journal, outcome: runner.Outcome) -> tuple[Failure, ...
     return (Failure("-", "start of the run", reason, "correct what it names, and run it again"),)
 
 
+def not_brought_back(back: Journal, outcome: runner.Outcome) -> tuple[Failure, ...]:
+    """Why hosts could not be brought back; the way back passes over those that it cannot reach."""
+    silent = [
+        result.seen[-1]
+        for result in back.hosts.values()
+        if any(failure.unreachable for failure in result.seen)
+    ]
+    failed = () if outcome.ok else failures_of(back, outcome)
+    return (*failed, *(failure for failure in silent if failure not in failed))
+
+
 def fates_of(
     hosts: Sequence[str], touched: Sequence[str], back: Journal, failures: Sequence[Failure]
 ) -> dict[str, Fate]:
-    """What became of each host, from the events of the way back."""
+    """What became of each host, from the events of the way back and its failures."""
     failed = {failure.host for failure in failures}
     fates = {}
     for host in hosts:
         result = back.hosts.get(host)
         reverts = [] if result is None else [call for call in result.calls if call.verb == "revert"]
-        unreachable = result is None or any(failure.unreachable for failure in result.seen)
-        if "-" in failed or host in failed or (unreachable and host in touched):
+        if result is None or "-" in failed or host in failed:
             fates[host] = Fate.LEFT if host in touched else Fate.UNTOUCHED
         elif any(call.reply.get("changed") for call in reverts):
             fates[host] = Fate.REVERTED
