@@ -103,7 +103,7 @@ def _show_plan(rollout: Rollout, hosts: Inventory, settings: Settings, *, as_jso
     plans = [plan.host_plan(journal.hosts[host], release) for host in rollout.hosts if host in journal.hosts]
     data = {
         "release": release,
-        "hosts": [one.to_dict() for one in plans],
+        "hosts": {one.host: one.to_dict() for one in plans},
         "failures": [failure.to_dict() for failure in failures],
     }
     emit(

@@ -64,7 +64,6 @@ class HostStatus:
     def to_dict(self) -> dict[str, Any]:
         """The host as JSON-ready data."""
         return {
-            "host": self.host,
             "verdict": str(self.verdict),
             "reasons": list(self.reasons),
             "fix": self.fix,
@@ -106,7 +105,7 @@ class Fleet:
         return {
             "verdict": str(self.verdict),
             "mixed": self.mixed,
-            "hosts": [host.to_dict() for host in self.hosts],
+            "hosts": {host.host: host.to_dict() for host in self.hosts},
         }
 
 

@@ -151,7 +151,6 @@ class HostPlan:
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON-ready data."""
         return {
-            "host": self.host,
             "changed": self.changed,
             "slot": self.slot,
             "mode": self.mode,
