@@ -109,7 +109,7 @@ def read_elf(window: Window) -> ElfFacts:
         NotElfError: it is damaged.
         OSError: the device failed.
     """
-    with _parsing():
+    with parsing():
         from elftools.elf.elffile import ELFFile
 
         elf: Any = ELFFile(window.stream(_BUDGET_BYTES))
@@ -134,7 +134,7 @@ def _has_gpu_section(regions: tuple[Region, ...]) -> bool:
 
 
 @contextmanager
-def _parsing() -> Iterator[None]:
+def parsing() -> Iterator[None]:
     """Around pyelftools, which raises whatever its parsing of damaged bytes ends in.
 
     Raises:

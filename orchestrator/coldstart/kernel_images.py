@@ -36,13 +36,12 @@ _SAVE_S: Final = 1800.0
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a tar file, plain or compressed with gzip, by its first bytes.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with opened(path) as window:
-        return window.read(0, 2) == _GZIP or window.read(_TAR_MAGIC_AT, 5) == b"ustar"
+    """Whether this is a tar file, plain or compressed with gzip, by its first bytes."""
+    try:
+        with opened(path) as window:
+            return window.read(0, 2) == _GZIP or window.read(_TAR_MAGIC_AT, 5) == b"ustar"
+    except OSError:  # a folder, or a file that whoever reads it next will say more about
+        return False
 
 
 def of_archive(path: Path, scratch: Path) -> Found:

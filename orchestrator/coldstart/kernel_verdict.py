@@ -137,10 +137,11 @@ def judge(audit: FileAudit, platform: Platform) -> FileVerdict:
 
 
 def _fits(modules: Iterable[Module], platform: Platform, roles: Sequence[Role]) -> list[Fit]:
+    # The entries of a container are versions of one module: where one is empty, all are.
     filled = (
-        [entry for entry in module.container.entries if not entry.empty]
+        module.container.entries
         for module in modules
-        if module.role in roles
+        if module.role in roles and not any(entry.empty for entry in module.container.entries)
     )
     found = (best_fit(entries, platform) for entries in filled)
     return [one for one in found if one is not None]

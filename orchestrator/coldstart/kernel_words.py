@@ -85,8 +85,12 @@ def _missing(gpu: GpuTarget, *, related: bool, rest: bool) -> str:
 def _compiled(policy: JitPolicy, compiled: Sequence[Entry], total: int, jit_bytes: int, reason: str) -> str:
     return (
         f"{reason}{_sources(compiled)} -> JIT {_when(policy)}, {shown_seconds(jit_seconds(jit_bytes))}"
-        f" ({len(compiled)} of {total} modules, {jit_bytes / 1e6:.1f} MB)"
+        f" ({len(compiled)} of {total} modules, {_length(jit_bytes)})"
     )
+
+
+def _length(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _when(policy: JitPolicy) -> str:
