@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 _STYLES: Final = {"passed": "green", "failed": "red", "skipped": "yellow"}
+API_KEY: Final = "SPARK_SPEECH_GATE_API_KEY"
 _STANDARD_INPUT: Final = "-"
 
 
@@ -37,12 +39,12 @@ def gate(
         str | None,
         typer.Option(metavar="URL", help="The gateway, http://host:port; asked as well.", show_default=False),
     ] = None,
-    api_key: Annotated[
-        str | None,
+    secrets: Annotated[
+        Path | None,
         typer.Option(
-            envvar="SPARK_SPEECH_GATE_API_KEY",
-            metavar="KEY",
-            help="A key of the gateway's; better in the environment than on the command line.",
+            metavar="FILE",
+            help=f"An environment file with {API_KEY}, a key of the gateway's; left out, it comes from the "
+            "environment.",
             show_default=False,
         ),
     ] = None,
@@ -112,7 +114,7 @@ def gate(
     probe = (
         None
         if gateway is None
-        else GatewayProbe(gateway, api_key=api_key, timeout_s=settings.client.timeout_s)
+        else GatewayProbe(gateway, api_key=_api_key(secrets), timeout_s=settings.client.timeout_s)
     )
     with SpeechClient(url, settings=settings) as client, RichProgress() as progress:
         report = Gate(
@@ -126,6 +128,20 @@ def gate(
         ).run(progress)
     emit(report.to_dict(), lambda console: _show(report, console), as_json=as_json)
     raise typer.Exit(0 if report.passed else 1)
+
+
+def _api_key(secrets: Path | None) -> str | None:
+    """From a file or the environment: a command line can be read by everybody on the machine."""
+    if secrets is None:
+        return os.environ.get(API_KEY)
+    try:
+        lines = secrets.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{secrets} cannot be read", path=secrets, fix="name an environment file, and ask as its owner."
+        ) from error
+    found = [line.partition("=")[2] for line in lines if line.partition("=")[0].strip() == API_KEY]
+    return found[-1].strip().strip("\"'") if found else None
 
 
 def _models_of(release: str | None, settings: Settings) -> tuple[str, ...]:

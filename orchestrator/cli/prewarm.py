@@ -39,7 +39,7 @@ def prewarm(
         float, typer.Option(min=1.0, metavar="SECONDS", help="Begin no new size after that.")
     ] = 900,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Fail where a first request is slower than that.")
+        bool, typer.Option("--strict/--no-strict", help="Fail where a first request is slower than that.")
     ] = False,
     cache: Annotated[
         Path | None,
