@@ -27,9 +27,9 @@ _POLL_S: Final = 0.1
 _RUNNING: Final = 2
 """srv_op_state of a server that is fully up."""
 _FORCED_MAINT: Final = 0x01
-_CONFIGURED_MAINT: Final = 0x04
 _FORCED_DRAIN: Final = 0x08
-_MAINT: Final = 0x01 | 0x02 | 0x04 | 0x20
+_MAINT: Final = 0x01 | 0x02 | 0x20
+"""Bits of srv_admin_state; 0x04 only remembers that the configuration says ``disabled``."""
 _DRAIN: Final = 0x08 | 0x10
 
 
@@ -227,7 +227,7 @@ def switched_file(text: str, active: str | None) -> str:
         cells = line.split()
         if len(cells) > admin and cells[backend] in BACKENDS and cells[server] in SLOTS:
             kept = int(cells[admin]) & ~(_FORCED_MAINT | _FORCED_DRAIN)
-            wanted = kept & ~_CONFIGURED_MAINT if cells[server] == active else kept | _FORCED_MAINT
+            wanted = kept if cells[server] == active else kept | _FORCED_MAINT
             cells[admin] = str(wanted)
             lines[number] = " ".join(cells)
     return "\n".join(lines) + "\n"
