@@ -22,6 +22,8 @@ from orchestrator.engines.registry import (
     load,
     load_streaming,
     names,
+    outside_names,
+    require,
     spec,
     streaming_names,
 )
@@ -41,6 +43,8 @@ __all__ = [
     "load",
     "load_streaming",
     "names",
+    "outside_names",
+    "require",
     "spec",
     "streaming_names",
 ]

@@ -19,14 +19,13 @@ fixed peak or RMS, and no filling with silence, did better.
 
 The wheel has no word times: the words of a piece are spread over its sound in proportion to their letters,
 pauses left out (`spread`), and marked as estimated. It has no confidence either: every word carries
-`CONFIDENCE`, which says that nothing was measured.
+`spread.CONFIDENCE`, which says that nothing was measured.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final
 
@@ -48,11 +47,9 @@ from orchestrator.engines.base import (
 )
 from orchestrator.engines.checks import primary_tag
 from orchestrator.engines.registry import EngineSpec, spec
-from orchestrator.engines.speech_gate import FRAME, Piece, pieces, surroundings
+from orchestrator.engines.speech_gate import FRAME, pieces, surroundings
+from orchestrator.engines.spread import spread
 from orchestrator.errors import InferenceError, ModelLoadError, UnsupportedLanguageError
-
-CONFIDENCE: Final = 0.5
-"""Every word's confidence: neither sure nor unsure, as the library measures none."""
 
 _MAX_PIECE_S: Final = 15.0
 _JOIN_S: Final = 0.6
@@ -73,10 +70,6 @@ inside words; 10 changes no other word than 13 does, and a loop is shorter."""
 _NO_SPEECH: Final = frozenset({"You"})
 """What the model writes for a piece of breath, chair or room noise; a "you" that was said alone ends with a
 mark."""
-_MARKS: Final = frozenset(".,?!;:")
-_AT_MARK: Final = 0.3
-"""A pause is this much nearer to a punctuation mark than it looks: speakers pause at them."""
-_FRAME_MS: Final = 1000 * FRAME // SAMPLE_RATE_HZ
 
 
 def load(source: EngineSource) -> MoonshineRecognizer:
@@ -145,38 +138,6 @@ class MoonshineRecognizer(Recognizer):
                 model=self.info.name,
             ) from error
         return " ".join(line.text for line in answer.lines)
-
-
-def spread(words: Sequence[str], piece: Piece) -> Iterator[RecognizedWord]:
-    """Spread ``words`` over the sound of ``piece`` in proportion to their letters.
-
-    First each pause takes its place between two words: where the share of the letters so far is nearest to
-    the share of the sound so far, drawn towards a word that ends with a punctuation mark. Then the words
-    between two pauses share the sound there. Letters and digits count, and at least one a word.
-    """
-    letters = [0, *accumulate(max(1, sum(char.isalnum() for char in word)) for word in words)]
-    sound = [0, *accumulate(end - start for start, end in piece.runs)]
-    first = 0
-    for run, (start, end) in enumerate(piece.runs):
-        due = letters[-1] * sound[run + 1] / sound[-1]
-        last = len(words) if run + 1 == len(piece.runs) else _pause_after(words, letters, first, due)
-        share = (end - start) / max(letters[last] - letters[first], 1)
-        edges = [
-            round((start + (done - letters[first]) * share) * _FRAME_MS) for done in letters[first : last + 1]
-        ]
-        for word, (start_ms, end_ms) in zip(words[first:last], pairwise(edges), strict=True):
-            yield RecognizedWord(text=word, start_ms=start_ms, end_ms=end_ms, confidence=CONFIDENCE)
-        first = last
-
-
-def _pause_after(words: Sequence[str], letters: Sequence[int], first: int, due: float) -> int:
-    """How many words come before a pause that is due after ``due`` letters, ``first`` at least."""
-
-    def distance(count: int) -> float:
-        away = abs(letters[count] - due)
-        return away * _AT_MARK if count and words[count - 1][-1] in _MARKS else away
-
-    return min(range(first, len(words) + 1), key=distance)
 
 
 def _weights(folder: Path, known: EngineSpec) -> Path:

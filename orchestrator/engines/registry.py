@@ -43,6 +43,9 @@ class EngineSpec:
         max_window_s: the longest audio in seconds that one call takes well.
         default_source: what `build` uses when the settings name none: ``embedded`` or a model hub's id.
         artifacts: names of the files that a source of weights holds; a build may prepare them for serving.
+        streams: it takes live streams.
+        detects_language: it finds out what is spoken where it is not told.
+        setting: of an engine outside Triton: the setting that brings it in.
     """
 
     name: str
@@ -54,6 +57,9 @@ class EngineSpec:
     max_window_s: float
     default_source: str
     artifacts: tuple[str, ...]
+    streams: bool = False
+    detects_language: bool = False
+    setting: str | None = None
 
     @property
     def distributions(self) -> tuple[str, ...]:
@@ -89,6 +95,12 @@ class Availability:
 _PARAKEET_V3_LANGUAGES: Final = (
     *("bg", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "hr", "hu", "it"),
     *("lt", "lv", "mt", "nl", "pl", "pt", "ro", "ru", "sk", "sl", "sv", "uk"),
+)
+
+# Speech to Text in docs.sarvam.ai: 22 Indian languages and English.
+_SARVAM_LANGUAGES: Final = (
+    *("as", "bn", "brx", "doi", "en", "gu", "hi", "kn", "kok", "ks", "mai", "ml", "mni", "mr", "ne"),
+    *("or", "pa", "sa", "sat", "sd", "ta", "te", "ur"),
 )
 
 _SPECS: Final = {
@@ -135,6 +147,38 @@ _STREAMING_SPECS: Final = {
             max_window_s=60.0,
             default_source=_SPECS["parakeet"].default_source,
             artifacts=_SPECS["parakeet"].artifacts,
+            streams=True,
+        ),
+    )
+}
+_OUTSIDE_SPECS: Final = {
+    spec.name: spec
+    for spec in (
+        EngineSpec(
+            name="riva",
+            module="orchestrator.client.engines.riva",
+            extra="gateway",
+            packages=(Package("nvidia-riva-client", "riva"),),
+            languages=(),  # those of the server's models
+            times_estimated=False,
+            max_window_s=30.0,
+            default_source="a Riva or NIM server",
+            artifacts=(),
+            streams=True,
+            setting="riva.url",
+        ),
+        EngineSpec(
+            name="sarvam",
+            module="orchestrator.client.engines.sarvam",
+            extra="sarvam",
+            packages=(Package("httpx", "httpx"),),
+            languages=_SARVAM_LANGUAGES,
+            times_estimated=True,
+            max_window_s=28.0,
+            default_source="Sarvam's service",
+            artifacts=(),
+            detects_language=True,
+            setting="sarvam.api_key",
         ),
     )
 }
@@ -150,13 +194,18 @@ def streaming_names() -> tuple[str, ...]:
     return tuple(sorted(_STREAMING_SPECS))
 
 
+def outside_names() -> tuple[str, ...]:
+    """The names of all engines that live outside Triton, sorted; `load` knows none of them."""
+    return tuple(sorted(_OUTSIDE_SPECS))
+
+
 def spec(name: str) -> EngineSpec:
-    """What is known of engine ``name``, of either kind, without loading it.
+    """What is known of engine ``name``, of any kind, without loading it.
 
     Raises:
         ConfigurationError: there is no such engine; the message names the nearest.
     """
-    return _find(name, _SPECS | _STREAMING_SPECS)
+    return _find(name, _SPECS | _STREAMING_SPECS | _OUTSIDE_SPECS)
 
 
 def _find(name: str, specs: Mapping[str, EngineSpec]) -> EngineSpec:
@@ -178,9 +227,28 @@ def availability(name: str) -> Availability:
     Raises:
         ConfigurationError: there is no such engine.
     """
+    return _availability(spec(name))
+
+
+def require(name: str) -> None:
+    """Return where engine ``name`` can run here.
+
+    Raises:
+        MissingDependencyError: a package is missing; the error names the command that installs it.
+    """
     wanted = spec(name)
+    state = _availability(wanted)
+    if not state.ready:
+        raise MissingDependencyError(
+            f"The engine {wanted.name} needs {', '.join(state.missing)}, not installed in this Python.",
+            fix=f"run: {wanted.install_command}",
+            model=wanted.name,
+        )
+
+
+def _availability(wanted: EngineSpec) -> Availability:
     missing = tuple(p.distribution for p in wanted.packages if importlib.util.find_spec(p.module) is None)
-    return Availability(name, missing, wanted.install_command if missing else None)
+    return Availability(wanted.name, missing, wanted.install_command if missing else None)
 
 
 def load(name: str, source: EngineSource) -> Recognizer:
@@ -202,13 +270,7 @@ def load_streaming(name: str, source: EngineSource) -> StreamingRecognizer:
 
 def _loader(wanted: EngineSpec, source: EngineSource) -> Callable[[EngineSource], object]:
     """The ``load`` of an engine's module."""
-    state = availability(wanted.name)
-    if not state.ready:
-        raise MissingDependencyError(
-            f"The engine {wanted.name} needs {', '.join(state.missing)}, not installed in this Python.",
-            fix=f"run: {wanted.install_command}",
-            model=wanted.name,
-        )
+    require(wanted.name)
     if any(package.module == "torch" for package in wanted.packages):
         early.begin(source)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.client.transport import SpeechTransport
+from orchestrator.engines import registry
 from orchestrator.settings import Settings
 
 
@@ -13,4 +14,10 @@ def transports(settings: Settings) -> dict[str, SpeechTransport]:
         MissingDependencyError: an engine is set up whose libraries are not installed.
         ConfigurationError: an address is none.
     """
-    return {}
+    found: dict[str, SpeechTransport] = {}
+    if settings.sarvam.api_key is not None:
+        registry.require("sarvam")
+        from orchestrator.client.engines.sarvam import SarvamTransport
+
+        found["sarvam"] = SarvamTransport(settings.sarvam)
+    return found
