@@ -1,0 +1,264 @@
+"""The front as its role writes it, run without systemd, and small servers to stand behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from orchestrator import resources
+from orchestrator.deploy.host.front import HaproxyFront
+from orchestrator.deploy.host.layout import Layout
+from orchestrator.runtime.ports import free_ports
+from tests.client.conftest import Model, hear
+from tests.client.stream.conftest import FakeStreams
+from tests.client.stream.simulated import say
+
+SERVICES = ("triton", "gateway", "riva")
+TEXT = "it was the best of times it was the worst of times"
+
+
+def until(true: Callable[[], Any], within_s: float = 15.0) -> None:
+    """Wait for it; fail where it does not come."""
+    end = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def render(folder: Path, name: str = "front", **variables: Any) -> Path:
+    """The configuration that the role would write, by Ansible's own template module."""
+    roles = resources.playbooks() / "roles"
+    given = folder / f"{name}-variables.json"
+    given.write_text(json.dumps({"front_name": name, "ansible_managed": "test", **variables}))
+    written = folder / f"{name}.cfg"
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).parent / "ansible"),
+            "localhost",
+            "--connection=local",
+            "--inventory=localhost,",
+            "--module-name=ansible.builtin.template",
+            f"--args=src={roles / 'front/templates/front.cfg.j2'} dest={written}",
+            f"--extra-vars=@{roles / 'spark_speech/defaults/main.yml'}",
+            f"--extra-vars=@{roles / 'front/defaults/main.yml'}",
+            f"--extra-vars=@{given}",
+            f"--extra-vars=ansible_python_interpreter={sys.executable}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "ANSIBLE_LOCAL_TEMP": str(folder / "ansible"), "LC_ALL": "C.UTF-8"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return written
+
+
+@dataclass
+class Front:
+    """A running HAProxy with the rendered configuration."""
+
+    folder: Path
+    name: str
+    config: Path
+    ports: dict[str, int]
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        layout = Layout(self.folder, self.folder / f"{self.name}.sock")
+        self.control = HaproxyFront(layout)
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.1:{self.ports['triton']}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        log = (self.folder / f"{self.name}.log").open("ab")
+        with log:
+            self.process = subprocess.Popen(
+                ["haproxy", "-W", "-f", str(self.config)], stdout=log, stderr=log, cwd=self.folder
+            )
+        until(self.control.running)
+
+    def reload(self) -> None:
+        """As `systemctl reload`: a new worker takes over, the old one finishes what it has."""
+        before = self._worker()
+        self.process.send_signal(signal.SIGUSR2)
+        until(lambda: self.control.running() and self._worker() != before)
+
+    def _worker(self) -> str:
+        lines = self.ask("show info").splitlines()
+        return next((line for line in lines if line.startswith("Pid:")), "")
+
+    def stop(self) -> None:
+        """End it at once."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+
+    def ask(self, command: str) -> str:
+        """One command to the runtime socket."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            try:
+                connection.connect(str(self.folder / f"{self.name}.sock"))
+            except OSError:
+                return ""
+            connection.sendall(command.encode() + b"\n")
+            parts = []
+            while part := connection.recv(1 << 16):
+                parts.append(part)
+        return b"".join(parts).decode()
+
+    def up(self, *names: str) -> bool:
+        """Whether exactly these servers take new work, in all services."""
+        rows = [line.split(",") for line in self.ask("show stat").splitlines()]
+        found = {
+            (row[0], row[1])
+            for row in rows
+            if row[0] in SERVICES and row[1] != "BACKEND" and row[17].startswith("UP")
+        }
+        return found == {(service, name) for service in SERVICES for name in names}
+
+
+@contextmanager
+def running_front(folder: Path, name: str = "front", **variables: Any) -> Iterator[Front]:
+    """Render and start; stopped at the end, whatever happened."""
+    ports = dict(zip(SERVICES, free_ports(3), strict=True))
+    folder.mkdir(parents=True, exist_ok=True)
+    config = render(
+        folder,
+        name,
+        **{
+            "front_ports": ports,
+            "front_listen": "127.0.0.1",
+            "front_metrics_port": free_ports(1)[0],
+            "front_run": str(folder),
+            "spark_speech_home": str(folder),
+            "front_state": str(folder / "deploy" / "front.state"),
+            "front_max_connections": 1000,
+            "front_reload_limit": "60s",
+            "front_check_interval": "200ms",
+        }
+        | variables,
+    )
+    (folder / "deploy").mkdir(exist_ok=True)
+    (folder / "deploy" / "front.state").write_text("1\n")
+    front = Front(folder, name, config, ports)
+    try:
+        yield front
+    finally:
+        if front.process.poll() is None:
+            front.process.kill()
+        front.process.wait()
+        for path in Path("/proc").glob("[0-9]*/cmdline"):  # workers of a killed master
+            try:
+                if str(config) in path.read_text():
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+            except OSError:
+                continue
+
+
+class StandIn(FakeStreams):
+    """A slot, or a host: Triton's gRPC with simulated models, and HTTP that says whether it is ready."""
+
+    def __init__(self, name: str, streams: int = 64) -> None:
+        super().__init__()
+        self.name = name
+        self.max_streams = streams
+        self.models["ears"].parameters["max_streams"] = str(streams)
+        self.models["echo"] = Model(
+            hear(TEXT), {"task": "recognize", "languages": "en", "max_window_s": "30", "rank": "1"}
+        )
+        self.asked: list[str] = []
+        handler = type("Handler", (_Health,), {"owner": self})
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.healthy = True
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        self.start()
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """It as a server of the front's configuration."""
+        http = self.http.server_address[1]
+        return {
+            "name": self.name,
+            "address": "127.0.0.1",
+            "triton": self.port,
+            "triton_check": http,
+            "gateway": http,
+            "riva": self.port,
+            "riva_check": http,
+        }
+
+    @property
+    def requests(self) -> int:
+        """Inferences and chunks that arrived."""
+        return len(self.seen) + len(self.chunks)
+
+    def kill(self) -> None:
+        """As a machine without power, but for its address: nothing answers any more."""
+        self.healthy = False
+        self.die()
+
+    def close(self) -> None:
+        self.stop()
+        self.http.shutdown()
+        self.http.server_close()
+
+
+class _Health(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    owner: StandIn
+
+    def do_GET(self) -> None:
+        self.owner.asked.append(self.path)
+        body = self.owner.name.encode()
+        self.send_response(200 if self.owner.healthy else 503)
+        self.send_header("Content-Length", str(len(body)))
+        with contextlib.suppress(OSError):  # a check needs no more than the status
+            self.end_headers()
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def stand_ins(*names: str, streams: int = 64) -> Iterator[list[StandIn]]:
+    """Some of them, closed at the end."""
+    made = [StandIn(name, streams) for name in names]
+    try:
+        yield made
+    finally:
+        for one in made:
+            one.close()
+
+
+def speech(words: int) -> tuple[list[Any], list[str]]:
+    """80 ms pieces of a talk of so many words with pauses, and the words."""
+    sound = say([(level, 160, 400) for level in range(1, words + 1)])
+    return [sound[begin : begin + 1280] for begin in range(0, len(sound), 1280)], [
+        f"w{level}" for level in range(1, words + 1)
+    ]
+
+
+def paced(pieces: Sequence[Any], speed: float) -> Iterator[Any]:
+    """The pieces as somebody says them, ``speed`` times as fast."""
+    for piece in pieces:
+        yield piece
+        time.sleep(len(piece) / 16_000 / speed)

@@ -1,0 +1,269 @@
+"""The front's HAProxy, as its role configures it, under constant use: switches, restarts, dead servers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from orchestrator.client import Completed, Reconnected, SpeechClient
+from orchestrator.errors import SpeechError
+from orchestrator.settings import Settings
+from tests.client.conftest import spoken
+from tests.gateway.riva.certificates import Authority
+from tests.integration.deploy.haproxy import (
+    TEXT,
+    Front,
+    StandIn,
+    paced,
+    running_front,
+    speech,
+    stand_ins,
+    until,
+)
+
+pytestmark = pytest.mark.integration
+
+STRICT = Settings(client={"retries": 0, "stream_reconnects": 0})  # type: ignore[arg-type]
+"""Nothing is tried twice: what the front loses is a failure."""
+
+
+@pytest.fixture
+def slots() -> Iterator[list[StandIn]]:
+    with stand_ins("blue", "green") as made:
+        yield made
+
+
+@pytest.fixture
+def front(slots: list[StandIn], tmp_path: Path) -> Iterator[Front]:
+    with running_front(tmp_path, front_servers=[slot.entry for slot in slots]) as started:
+        yield started
+
+
+class Load:
+    """Recordings and live streams without pause until it is left."""
+
+    def __init__(self, url: str, *, settings: Settings = STRICT, streams: int = 6, words: int = 12) -> None:
+        self.url, self.settings, self.words = url, settings, words
+        self.done, self.streamed, self.resumed = 0, 0, 0
+        self.failures: list[str] = []
+        self._ended = threading.Event()
+        self._threads = ThreadPoolExecutor(streams + 2)
+        self._jobs = [self._threads.submit(self._recordings) for _ in range(2)]
+        self._jobs += [self._threads.submit(self._streams) for _ in range(streams)]
+
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        self._ended.set()
+        for job in self._jobs:
+            job.result(60)
+        self._threads.shutdown()
+
+    def _recordings(self) -> None:
+        with SpeechClient(self.url, settings=self.settings) as client:
+            while not self._ended.is_set():
+                try:
+                    said = client.transcribe(spoken(TEXT), diarize=False).text
+                    if said != TEXT:
+                        self.failures.append(f"recording: {said}")
+                    self.done += 1
+                except SpeechError as error:
+                    self.failures.append(f"recording: {error}")
+
+    def _streams(self) -> None:
+        pieces, words = speech(self.words)
+        with SpeechClient(self.url, settings=self.settings) as client:
+            while not self._ended.is_set():
+                try:
+                    for event in client.stream(paced(pieces, 4.0), diarize=False):
+                        self.resumed += isinstance(event, Reconnected)
+                        if isinstance(event, Completed) and event.transcript.text.split() != words:
+                            self.failures.append(f"stream: {event.transcript.text}")
+                    self.streamed += 1
+                except SpeechError as error:
+                    self.failures.append(f"stream: {error}")
+
+
+def homes(slots: list[StandIn]) -> dict[int, set[str]]:
+    """The servers that saw each live stream."""
+    found: dict[int, set[str]] = defaultdict(set)
+    for slot in slots:
+        for chunk in slot.chunks:
+            found[chunk.sequence].add(slot.name)
+    return found
+
+
+def code_of(url: str) -> tuple[Any, str]:
+    with grpc.insecure_channel(url) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as told:
+            stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=10)
+        return told.value.code(), told.value.details()
+
+
+def test_nothing_is_served_before_the_first_switch(front: Front, slots: list[StandIn]) -> None:
+    """Two slots that are up and ready get nothing before one was switched to."""
+    time.sleep(0.5)
+    assert code_of(front.url) == (grpc.StatusCode.UNAVAILABLE, "no server is ready")
+    assert code_of(f"127.0.0.1:{front.ports['riva']}") == (grpc.StatusCode.UNAVAILABLE, "no server is ready")
+    assert [slot.requests for slot in slots] == [0, 0]
+    assert [slot.asked for slot in slots] == [[], []], "a slot in maintenance is not even checked"
+
+
+def test_switching_under_load_loses_nothing(front: Front, slots: list[StandIn]) -> None:
+    """Twelve switches: no request fails, no stream leaves its server, and a drained server ends empty."""
+    blue, green = slots
+    assert front.control.switch("blue") is True
+    until(lambda: front.up("blue"))
+    with Load(front.url) as load:
+        for slot in ["green", "blue"] * 6:
+            time.sleep(0.7)
+            front.control.switch(slot)
+        front.control.switch("green")
+        until(lambda: blue.live(0), 30)
+        until(lambda: front.control.sessions("blue") == 0)
+        before = blue.requests
+        time.sleep(1.0)
+        assert blue.requests == before, "a drained server got new work"
+    assert load.failures == []
+    assert (load.resumed, load.done > 50, load.streamed > 10) == (0, True, True)
+    assert {len(found) for found in homes(slots).values()} == {1}
+    assert {name for found in homes(slots).values() for name in found} == {"blue", "green"}
+    assert green.live(0)
+
+
+def test_a_stream_stays_while_its_server_drains(front: Front, slots: list[StandIn]) -> None:
+    blue, green = slots
+    front.control.switch("blue")
+    pieces, words = speech(8)
+    with SpeechClient(front.url, settings=STRICT) as client:
+        events = []
+        for event in client.stream(paced(pieces, 2.0), diarize=False):
+            if not events:
+                front.control.switch("green")
+                assert front.control.sequences("blue") == 1
+                client.transcribe(spoken(TEXT), diarize=False)
+            events.append(event)
+    assert events[-1].transcript.text.split() == words
+    assert (len(green.chunks), len(blue.seen), len(green.seen)) == (0, 0, 1)
+    assert not any(isinstance(event, Reconnected) for event in events)
+
+
+def test_a_restart_keeps_what_was_switched(front: Front, slots: list[StandIn]) -> None:
+    front.control.switch("blue")
+    front.control.switch("green")
+    front.stop()
+    front.start()
+    until(lambda: front.up("green"))
+    with SpeechClient(front.url, settings=STRICT) as client:
+        client.transcribe(spoken(TEXT), diarize=False)
+    assert [len(slot.seen) for slot in slots] == [0, 1]
+
+
+def test_a_reload_keeps_streams_and_requests(front: Front, slots: list[StandIn]) -> None:
+    """A new process takes over: what the stick table knew is known to it."""
+    front.control.switch("blue")
+    until(lambda: front.up("blue"))
+    with Load(front.url, words=20) as load:
+        until(lambda: len(slots[0].sequences) >= 6)
+        front.control.switch("green")
+        front.reload()
+        time.sleep(1.0)
+        front.reload()
+        time.sleep(4.0)
+    assert load.failures == []
+    assert load.resumed == 0
+    assert {len(found) for found in homes(slots).values()} == {1}
+
+
+def test_a_killed_server_costs_no_word(front: Front, slots: list[StandIn]) -> None:
+    """With both in use: new work goes on at once, streams are resumed by the client library."""
+    blue, green = slots
+    for name in ("blue", "green"):
+        front.control.set_state(name, "ready")
+    until(lambda: front.up("blue", "green"))
+    with Load(front.url, settings=Settings(), words=20) as load:
+        until(lambda: min(len(slot.sequences) for slot in slots) >= 2)
+        blue.kill()
+        until(lambda: front.up("green"), 5)
+        time.sleep(4.0)
+    assert load.failures == []
+    assert load.resumed >= 2
+    assert green.live(0)
+
+
+def test_services_have_their_own_health(front: Front, slots: list[StandIn]) -> None:
+    blue, _ = slots
+    front.control.switch("blue")
+
+    def ready(service: str) -> int:
+        try:
+            return int(urlopen(f"http://127.0.0.1:{front.ports[service]}/front/ready", timeout=5).status)
+        except OSError as error:
+            return int(getattr(error, "code", 0))
+
+    until(lambda: [ready(service) for service in front.ports] == [200, 200, 200])
+    assert {"/v2/health/ready", "/v1/health/ready"} == set(blue.asked)
+    assert urlopen(f"http://127.0.0.1:{front.ports['gateway']}/v1/models", timeout=5).read() == b"blue"
+    blue.healthy = False
+    until(lambda: [ready(service) for service in front.ports] == [503, 503, 503])
+
+
+def test_large_messages_pass(front: Front, slots: list[StandIn]) -> None:
+    """Eighty megabytes there, and what the model makes of them back."""
+    front.control.switch("blue")
+    samples = np.zeros(20_000_000, np.float32)
+    request = service_pb2.ModelInferRequest(model_name="echo")
+    request.inputs.add(name="AUDIO", datatype="FP32", shape=[1, samples.size])
+    request.raw_input_contents.append(samples.tobytes())
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(front.url, options=options) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        assert stub.ModelInfer(request, timeout=60).model_name == "echo"
+    assert slots[0].seen[0].samples == samples.size
+
+
+def test_many_streams_of_one_connection(front: Front, slots: list[StandIn]) -> None:
+    """More requests at once on one connection than HTTP/2 servers allow by default (100) do not wait."""
+    front.control.switch("blue")
+    slots[0].fail(grpc.StatusCode.INTERNAL, "late", 0)
+    with grpc.insecure_channel(front.url) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        calls = [
+            stub.ServerReady.future(service_pb2.ServerReadyRequest(), timeout=20, wait_for_ready=True)
+            for _ in range(400)
+        ]
+        assert all(call.result().ready for call in calls)
+
+
+def test_tls_for_clients(slots: list[StandIn], tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "tls")
+    pair = authority.issue("front")
+    pem = tmp_path / "front.pem"
+    pem.write_bytes(pair.certificate.read_bytes() + pair.key.read_bytes())
+    with running_front(
+        tmp_path / "front",
+        front_servers=[slot.entry for slot in slots],
+        front_certificate=str(pem),
+    ) as front:
+        front.control.switch("blue")
+        trusted = grpc.ssl_channel_credentials(authority.pair.certificate.read_bytes())
+        with grpc.secure_channel(front.url, trusted) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            assert stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=20).ready
+        assert code_of(front.url)[0] is grpc.StatusCode.UNAVAILABLE, "without TLS nobody gets in"
