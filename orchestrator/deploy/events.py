@@ -233,15 +233,18 @@ def changes_of(task: str, result: Mapping[str, Any]) -> list[Change]:
 
 
 def _paths(diff: Mapping[str, Any], item: Mapping[str, Any]) -> Iterator[str | None]:
+    """Where a path may be said, the surest first."""
     after = diff.get("after")
     yield after.get("path") if isinstance(after, Mapping) else None
-    for key in ("after_header", "before_header"):
-        header = diff.get(key)
-        # Ansible appends words such as "(content)" to some.
-        yield header.split(" (")[0] if isinstance(header, str) and header.startswith("/") else None
-    for key in ("dest", "path"):
-        value = item.get(key)
-        yield value if isinstance(value, str) else None
+    invocation = item.get("invocation")
+    given = invocation.get("module_args") if isinstance(invocation, Mapping) else None
+    for source in (item, given if isinstance(given, Mapping) else {}):
+        for key in ("dest", "path"):
+            value = source.get(key)
+            yield value if isinstance(value, str) else None
+    header = diff.get("before_header")  # the one after names a file of the controller
+    # Ansible appends words such as "(content)" to some.
+    yield header.split(" (")[0] if isinstance(header, str) and header.startswith("/") else None
 
 
 def _short(value: object) -> str | None:

@@ -158,7 +158,7 @@ def show_plan(plans: Sequence[HostPlan], console: Console) -> None:
         how = {"blue_green": "beside the old one", "in_place": "in place of the old one"}.get(plan.mode or "")
         slot = f": starts slot {plan.slot} {how}" if plan.slot and how else ""
         console.print(f"[bold]{escape(plan.host)}[/]{escape(slot)}", highlight=False)
-        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
+        table = Table.grid(padding=(0, 1))
         for difference in plan.differences:
             table.add_row(
                 f"  {escape(difference.what)}", _side(difference.before), "->", _side(difference.after)
