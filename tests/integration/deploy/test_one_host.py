@@ -1,0 +1,107 @@
+"""`spark-speech deploy` and `rollback` on one host with real models: what has to work every day.
+
+The tests use one host one after the other; each leaves it as it found it: serving the first release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.deploy.conftest import MakeBed
+from tests.integration.deploy.fleet import Fleet, rows
+from tests.integration.deploy.load import Load
+from tests.integration.deploy.releases import Releases
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+SECOND_DEPLOY_S = 10
+"""What a deploy that has nothing to do may take on one host."""
+
+
+@pytest.fixture(scope="module")
+def fleet(
+    make_shared_bed: MakeBed,
+    fleet_of: Callable[..., Fleet],
+    tmp_path_factory: pytest.TempPathFactory,
+    releases: Releases,
+) -> Iterator[Fleet]:
+    """One host that serves the first release."""
+    fleet = fleet_of(make_shared_bed(1), tmp_path_factory.mktemp("one"))
+    first = fleet.deploy(releases.good(1).id)
+    assert first.data["outcome"] == "done"
+    yield fleet
+
+
+def test_the_first_deploy_makes_an_empty_host_serve(fleet: Fleet, releases: Releases) -> None:
+    host = fleet.hosts[0]
+    fleet.assert_serves(releases.good(1).id)
+    status = fleet.run("status")
+    assert status.data["hosts"][0]["verdict"] == "healthy"
+    assert host.run("systemctl", "is-enabled", "spark-speech-front").stdout.strip() == "enabled"
+
+
+def test_a_second_deploy_changes_and_restarts_nothing(fleet: Fleet, releases: Releases) -> None:
+    host = fleet.hosts[0]
+    before, running = fleet.state(host), fleet.pids(host)
+    again = fleet.deploy(releases.good(1).id)
+    assert again.data["outcome"] == "unchanged"
+    assert rows(again)["spark1"]["changed"] == 0
+    assert fleet.state(host) == before
+    assert fleet.pids(host) == running
+    assert fleet.run("deploy", releases.good(1).id, "--plan").data["changed"] is False
+
+
+def test_a_new_release_and_back_twice_and_nobody_notices(fleet: Fleet, releases: Releases) -> None:
+    host, old, new = fleet.hosts[0], releases.good(1).id, releases.good(2).id
+    plan = fleet.run("deploy", new, "--plan", rc=2)
+    assert plan.data["hosts"][0]["changed"] is True
+    assert fleet.serving(host) == old
+    with Load(fleet.addresses) as load:
+        assert fleet.deploy(new).data["outcome"] == "done"
+        fleet.assert_serves(new)
+        fleet.rollback()
+        fleet.assert_serves(old)
+        fleet.rollback()  # the rollback is undone
+        fleet.assert_serves(new)
+        fleet.rollback(old[:12])
+        fleet.assert_serves(old)
+    report = load.report()
+    assert load.failures == []
+    assert report["recordings"]["done"] > 5
+    assert report["streams"]["done"] > 3
+    assert report["http"]["done"] > 5
+
+
+@pytest.mark.parametrize("kind", ["deaf", "crashing"])
+def test_a_broken_release_never_serves(fleet: Fleet, releases: Releases, kind: str) -> None:
+    host, old = fleet.hosts[0], releases.good(1).id
+    broken = getattr(releases, kind)().id
+    running = fleet.pids(host)
+    with Load(fleet.addresses, streams=0, pages=0) as load:
+        answer = fleet.deploy(broken, rc=1)
+    assert load.failures == []
+    assert answer.data["outcome"] == "failed"
+    assert answer.data["fates"] == {"spark1": "reverted"}
+    failure = answer.data["failures"][0]
+    assert failure["host"] == "spark1"
+    assert failure["fix"]
+    if kind == "deaf":
+        assert "WER" in failure["reason"]
+    else:
+        assert any("the weights are of another kind" in line for line in failure["log"]), failure
+    fleet.assert_serves(old)
+    still = fleet.pids(host)
+    assert {name: still.get(name) for name in running} == running, "what served was not touched"
+
+
+def test_a_failed_release_can_be_followed_by_a_good_one(
+    fleet: Fleet, releases: Releases, tmp_path: Path
+) -> None:
+    fleet.deploy(releases.deaf().id, rc=1)
+    fleet.deploy(releases.good(3).id)
+    fleet.assert_serves(releases.good(3).id)
+    fleet.rollback()
+    fleet.assert_serves(releases.good(1).id)
