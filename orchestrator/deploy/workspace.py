@@ -1,8 +1,9 @@
-"""The folder a run of Ansible works in: private, in the temporary folder, gone with the run.
+"""The folder a run of Ansible works in: private, in memory where there is a place for it, gone with the run.
 
-It holds the rendered configuration, the run's variables (never a secret) and what ansible-runner writes. A
-run that is killed cannot delete it; the next run does, and tells by a lock, which the system lets go of when
-a process dies, whether anybody still uses it.
+It holds the rendered configuration, the run's variables (never a secret) and what ansible-runner and Ansible
+write: Ansible puts the content of a file that it is to copy there for a moment. A run that is killed cannot
+delete it; the next run does, and tells by a lock, which the system lets go of when a process dies, whether
+anybody still uses it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Final
 from orchestrator.repository.storage import storage_errors
 
 _PREFIX: Final = "spark-speech-run-"
+_MEMORY: Final = Path("/dev/shm")
 _LOCK: Final = "lock"
 _CONTROL: Final = "cp"
 """Sockets of shared SSH connections; a short name, for a socket's path holds 108 bytes."""
@@ -57,9 +59,10 @@ def workspace(*, forks: int, connect_timeout_s: int) -> Iterator[Path]:
     Raises:
         DiskFullError, RepositoryError: it cannot be written.
     """
-    sweep()
-    with storage_errors(Path(tempfile.gettempdir())):
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))  # mode 0700
+    parent = place()
+    sweep(parent)
+    with storage_errors(parent):
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))  # mode 0700
         fresh = folder / "lock.new"
         lock = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -81,10 +84,17 @@ def workspace(*, forks: int, connect_timeout_s: int) -> Iterator[Path]:
         os.close(lock)
 
 
-def sweep(parent: Path | None = None) -> list[Path]:
-    """Delete this user's folders that no run uses any more; returns them."""
+def place() -> Path:
+    """Where runs have their folders: shared memory, or else the temporary folder."""
+    if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK | os.X_OK):
+        return _MEMORY
+    return Path(tempfile.gettempdir())
+
+
+def sweep(parent: Path) -> list[Path]:
+    """Delete this user's folders in ``parent`` that no run uses any more; returns them."""
     swept = []
-    for folder in sorted((parent or Path(tempfile.gettempdir())).glob(f"{_PREFIX}*")):
+    for folder in sorted(parent.glob(f"{_PREFIX}*")):
         with suppress(OSError):  # another run's sweep came first, or it is not ours
             if folder.is_symlink() or folder.stat().st_uid != os.getuid():
                 continue
