@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestrator.deploy.host import arrival, preflight, releases, status
+from orchestrator.deploy.host import arrival, expectations, preflight, releases, status
 from orchestrator.deploy.host.front import HaproxyFront
 from orchestrator.deploy.host.layout import FRONT_SOCKET, HOME, Layout, checked_name
 from orchestrator.deploy.host.lock import Lock, LockFile, acquired, refuse_other
@@ -68,6 +68,8 @@ def run(chosen: argparse.Namespace) -> dict[str, Any]:
         return status.environment(machine, chosen.slot)
     if verb == "preflight":
         return preflight.run(_object(chosen.request))
+    if verb == "unmet":
+        return expectations.unmet(_object(chosen.request).get("expected", []))
     if verb == "publish":
         with machine.store.guarded():
             return arrival.publish(layout, chosen.release, check=chosen.check)
@@ -159,6 +161,8 @@ def parser() -> argparse.ArgumentParser:
     verb("recover", "revert a rollout that was cut off; for the start of the machine")
     verb("down", "end the service on this host")
     verb("preflight", "is this host fit").add_argument("--request", default="{}", help="JSON")
+    unmet = verb("unmet", "which files and folders are not as they should be")
+    unmet.add_argument("--request", required=True, help="JSON")
     verb("publish", "verify a release that was copied here and give it its name").add_argument("release")
     verb("verify", "check a release's digests").add_argument("release")
     verb("activate", "point `current` at a release").add_argument("release")

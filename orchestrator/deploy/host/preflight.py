@@ -57,6 +57,7 @@ class Request:
         python: the interpreter that environments are built with.
         environment_source: a ready environment on the host.
         image: the container image that will run.
+        program: where the host program is installed.
         image_buildable: True when the image is built or loaded here, so that it need not be there yet.
     """
 
@@ -73,6 +74,7 @@ class Request:
     installable: bool = False
     python: str = "python3"
     environment_source: str = ""
+    program: str = ""
     image: str = ""
     image_buildable: bool = True
 
@@ -192,6 +194,7 @@ def examine(request: Request, probe: Probe) -> dict[str, Any]:
             "memory_total": memory.get("MemTotal"),
             "environment_digest": digest,
             "ptxas": PTXAS if probe.exists(PTXAS) else "",
+            "installed": bool(request.program) and probe.exists(request.program),
             "missing_programs": [name for name in request.programs if not probe.has(name)],
         },
     }
