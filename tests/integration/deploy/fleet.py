@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+import httpx
 
 from orchestrator.client import SpeechClient
 from tests.bed import Bed, Host
@@ -22,7 +25,15 @@ from tests.integration.deploy.releases import Releases
 
 PROGRAM: Final = Path(sys.executable).with_name("spark-speech")
 HOME: Final = "/var/lib/spark-speech"
-ROLLOUT_S: Final = 400
+DEAF: Final = """
+
+_run = run
+
+
+def run(jobs, compute, context):
+    _run(jobs, lambda audio, *rest: compute([one * 0 for one in audio], *rest), context)
+"""
+ROLLOUT_S: Final = 600
 """Far more than any roll-out takes here: only a broken one comes near it."""
 
 
@@ -38,8 +49,9 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """Everything, for messages."""
-        return f"exit code {self.rc} after {self.seconds:.1f} s\n{self.stdout[-6000:]}\n{self.stderr[-6000:]}"
+        """What matters of it, for messages."""
+        said = json.dumps({**self.data, "hosts": "..."}, indent=1) if self.data else self.stdout
+        return f"exit code {self.rc} after {self.seconds:.1f} s\n{self.stderr[-4000:]}\n{said[-8000:]}"
 
 
 @dataclass
@@ -94,6 +106,38 @@ class Fleet:
         inventory = self.bed.inventory(self.folder, user=user, **given)
         settings = f'[paths]\nhome = "{self.releases.home}"\n[deploy]\ninventory = "{inventory}"\n'
         (self.folder / "spark-speech.toml").write_text(settings, encoding="utf-8")
+
+    @contextmanager
+    def deafened(self, host: Host) -> Iterator[None]:
+        """On this host alone, what is started from now on hears only silence: its environment is damaged."""
+        where = (
+            next((self.environment / "lib").glob("python*")) / "site-packages/orchestrator/backend/jobs.py"
+        )
+        damaged = host.path(str(where))
+        whole = damaged.read_text(encoding="utf-8")
+        damaged.write_text(whole + DEAF, encoding="utf-8")
+        try:
+            yield
+        finally:
+            damaged.write_text(whole, encoding="utf-8")
+
+    @contextmanager
+    def hidden_home(self) -> Iterator[None]:
+        """The controller has lost its releases."""
+        folder = self.releases.home / "releases"
+        away = folder.with_name("hidden")
+        folder.rename(away)
+        try:
+            yield
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            away.rename(folder)
+
+    def copied_home(self, folder: Path) -> Path:
+        """Another controller's home, with the same releases."""
+        home = folder / "home"
+        shutil.copytree(self.releases.home / "releases", home / "releases", symlinks=True)
+        return home
 
     # -- commands ---------------------------------------------------------------------------------
 
@@ -162,6 +206,19 @@ class Fleet:
         state = self.state(host)
         active = state.get("active")
         return None if active is None else str(state["slots"][active]["release"])
+
+    def seen(self, host: Host) -> set[str]:
+        """The releases that a host has or ever had."""
+        state = self.state(host)
+        past = {str(entry["release"]) for entry in state.get("history", ())}
+        return past | {path.name for path in host.path(f"{HOME}/releases").glob("*")}
+
+    def front_ready(self, host: Host) -> bool:
+        """Whether the host's front says that it can serve."""
+        try:
+            return httpx.get(f"http://{host.address}:9000/front/ready", timeout=2).status_code == 200
+        except httpx.HTTPError:
+            return False
 
     def running(self, host: Host) -> list[str]:
         """The releases that tritonservers on the host really run, from their command lines."""
