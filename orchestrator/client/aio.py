@@ -404,7 +404,8 @@ class AsyncSpeechClient:
         if request.diarize is False:
             return None
         try:
-            diarizer = diarizers(self._cards, host=self.host)[0]
+            able = [card for card in self._cards if card.embeds]
+            diarizer = diarizers(able, host=self.host)[0]
         except (ModelNotFoundError, ModelNotReadyError):
             if request.diarize:
                 raise

@@ -67,6 +67,7 @@ class ModelCard:
         third_party: it sends audio to somebody else's service, and is taken only where a rule or the caller
             names it.
         detects_language: it can say what language is spoken, and how sure it is.
+        embeds: a diarizer that gives its speakers' embeddings, which live streams need.
     """
 
     name: str
@@ -86,6 +87,7 @@ class ModelCard:
     max_in_flight: int = _DEFAULT_IN_FLIGHT
     third_party: bool = False
     detects_language: bool = False
+    embeds: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data; an unbounded window is None."""

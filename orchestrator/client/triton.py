@@ -8,7 +8,6 @@ request on the server. grpc.aio needs asyncio, and one object serves one event l
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +21,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from orchestrator import contract
 from orchestrator.client import codec, failures
 from orchestrator.client.catalog import IndexEntry, ModelCard, ServedConfig, card
+from orchestrator.client.channel import left_s, open_channel, parse_url
 from orchestrator.client.concurrent import gather
 from orchestrator.client.failures import Call, Failure
 from orchestrator.client.retry import RetryPolicy
@@ -31,7 +31,6 @@ from orchestrator.diarization.base import Diarization, DiarizationOptions
 from orchestrator.engines.base import LanguageGuess, Recognition, RecognitionOptions, Samples
 from orchestrator.engines.streaming import StreamUpdate
 from orchestrator.errors import (
-    ConfigurationError,
     ModelNotFoundError,
     ModelNotReadyError,
     ServerUnavailableError,
@@ -42,19 +41,6 @@ from orchestrator.tracing import span
 
 QUESTION_LIMIT_S: Final = 10.0
 """Time limit of a question about the server, in seconds: it answers those without any model."""
-
-_CHANNEL_OPTIONS: Final = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # A server that restarts is found again in a second; gRPC's own default backs off to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # A speech service is private: recordings must not take the way of http_proxy.
-    ("grpc.enable_http_proxy", 0),
-    # Channels to one address share a connection otherwise, and closing one client would disturb another.
-    ("grpc.use_local_subchannel_pool", 1),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +56,6 @@ class ServerStatus:
 
 
 _Method = Callable[..., Awaitable[Any]]
-
-
-def parse_url(url: str) -> tuple[str, bool]:
-    """``host:port`` and whether to use TLS, of ``host:port``, ``grpc://host:port`` or ``grpcs://host:port``.
-
-    Raises:
-        ConfigurationError: anything else.
-    """
-    scheme, found, rest = url.strip().rstrip("/").rpartition("://")
-    address = rest
-    host, colon, port = address.rpartition(":")
-    if (found and scheme not in ("grpc", "grpcs")) or not (host and colon and port.isdigit()):
-        raise ConfigurationError(
-            f"{url!r} is not an address of Triton's gRPC.",
-            fix="write it as host:port, such as 127.0.0.1:8001 (grpcs://host:port for TLS).",
-        )
-    return address, scheme == "grpcs"
 
 
 class TritonTransport:
@@ -321,7 +290,7 @@ class TritonTransport:
     async def _attempt(self, method: _Method, request: object, call: Call, *headers: tuple[str, str]) -> Any:
         metadata = (*self._metadata, *headers)
         try:
-            return await method(request, timeout=_left_s(call.limit_s), metadata=metadata)
+            return await method(request, timeout=left_s(call.limit_s), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise _AttemptError(failures.from_status(error.code(), error.details(), call)) from error
         except (grpc.aio.UsageError, asyncio.CancelledError) as error:
@@ -338,21 +307,9 @@ class TritonTransport:
         if self._closed:
             raise closed_error(self.host)
         if self._methods is None:  # made once: it has two dozen methods, as dear as a whole call
-            if self._tls:
-                credentials = grpc.ssl_channel_credentials()
-                self._channel = grpc.aio.secure_channel(self.host, credentials, options=_CHANNEL_OPTIONS)
-            else:
-                self._channel = grpc.aio.insecure_channel(self.host, options=_CHANNEL_OPTIONS)
+            self._channel = open_channel(self.host, tls=self._tls)
             self._methods = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         return self._methods
-
-
-def _left_s(limit_s: float | None) -> float | None:
-    """The time that a call gets; the server drops what the caller's own deadline leaves no time for."""
-    left_s = max(anyio.current_effective_deadline() - anyio.current_time(), 0.0)
-    if math.isinf(left_s):
-        return limit_s
-    return left_s if limit_s is None else min(limit_s, left_s)
 
 
 class _AttemptError(Exception):

@@ -17,7 +17,7 @@ from orchestrator.client import codec, failures
 from orchestrator.client.catalog import IndexEntry, ServedConfig, card
 from orchestrator.client.stream import codec as stream_codec
 from orchestrator.client.stream.codec import WireChunk, new_sequence_id
-from orchestrator.client.triton import parse_url
+from orchestrator.client.channel import parse_url
 from orchestrator.coldstart.shapes import ServedModel, Shape
 from orchestrator.contract import SAMPLE_RATE_HZ, Task
 from orchestrator.diarization.base import DiarizationOptions

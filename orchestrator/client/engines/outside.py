@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.client.retry import RetryPolicy
 from orchestrator.client.transport import SpeechTransport
 from orchestrator.engines import registry
 from orchestrator.settings import Settings
@@ -15,6 +16,14 @@ def transports(settings: Settings) -> dict[str, SpeechTransport]:
         ConfigurationError: an address is none.
     """
     found: dict[str, SpeechTransport] = {}
+    if settings.riva.url is not None:
+        registry.require("riva")
+        from orchestrator.client.engines.riva import RivaTransport
+
+        client = settings.client
+        found["riva"] = RivaTransport(
+            settings.riva, timeout_s=client.timeout_s, retry=RetryPolicy(client.retries)
+        )
     if settings.sarvam.api_key is not None:
         registry.require("sarvam")
         from orchestrator.client.engines.sarvam import SarvamTransport

@@ -18,8 +18,8 @@ from orchestrator.contract import SAMPLE_RATE_HZ
 from orchestrator.engines import registry
 from orchestrator.engines.base import LanguageGuess, Recognition, RecognizedWord, Samples
 from orchestrator.engines.checks import primary_tag
-from orchestrator.engines.speech_gate import FRAME, Piece, pieces
-from orchestrator.engines.spread import spread
+from orchestrator.engines.speech_gate import FRAME
+from orchestrator.engines.spread import spread_over
 from orchestrator.errors import UnsupportedLanguageError
 from orchestrator.settings_engines import SarvamSettings
 
@@ -33,9 +33,7 @@ _OWN_CODES: Final = {"or": "od"}
 _THEIR_CODES: Final = {theirs: ours for ours, theirs in _OWN_CODES.items()}
 _WITH_MODE: Final = "saaras"
 """Only models whose names begin so take a mode."""
-_LONGEST_S: Final = 60.0
-"""More than any request holds, so that its sound is one piece."""
-_FRAME_S: Final = FRAME / SAMPLE_RATE_HZ
+_FRAME_MS: Final = 1000 * FRAME // SAMPLE_RATE_HZ
 
 
 class Timestamps(BaseModel):
@@ -138,27 +136,17 @@ def _tag(code: str) -> str:
 
 
 def _words(answer: Answer, samples: Samples) -> Iterator[RecognizedWord]:
-    total = max(1, math.ceil(len(samples) / FRAME))
-    sound = [run for piece in pieces(samples, max_s=_LONGEST_S, join_s=_LONGEST_S) for run in piece.runs]
-    end_ms = len(samples) * 1000 // SAMPLE_RATE_HZ
-    for text, begin, end in _chunks(answer, total):
-        words = text.split()
-        if not words:
-            continue
-        runs = [(max(start, begin), min(stop, end)) for start, stop in sound if start < end and stop > begin]
-        for word in spread(words, Piece(tuple(runs or [(begin, end)]))):
-            yield RecognizedWord(
-                word.text, min(word.start_ms, end_ms), min(word.end_ms, end_ms), word.confidence
-            )
+    for text, begin_ms, end_ms in _chunks(answer, len(samples) * 1000 // SAMPLE_RATE_HZ):
+        yield from spread_over(text.split(), samples, begin_ms, end_ms)
 
 
-def _chunks(answer: Answer, total: int) -> list[tuple[str, int, int]]:
-    """Text, first frame, and the frame after the last, in order and apart; else all is one chunk.
+def _chunks(answer: Answer, total_ms: int) -> list[tuple[str, int, int]]:
+    """Text and its first and last millisecond, in order and apart; else all is one chunk.
 
     The transcript is what counts: times of other words (of a mode that rewrites them), that run backwards,
-    or that lie outside the ``total`` frames of the audio cannot be used.
+    or that lie outside the audio cannot be used.
     """
-    whole = [(answer.transcript, 0, total)]
+    whole = [(answer.transcript, 0, total_ms)]
     times = answer.timestamps
     if times is None or " ".join(times.words).split() != answer.transcript.split():
         return whole
@@ -167,9 +155,10 @@ def _chunks(answer: Answer, total: int) -> list[tuple[str, int, int]]:
     for text, start_s, end_s in zip(
         times.words, times.start_time_seconds, times.end_time_seconds, strict=True
     ):
-        # Neighbours may share a frame, and the last one may end with the sound's last fraction of a frame.
-        begin, end = max(last, math.floor(start_s / _FRAME_S)), min(math.ceil(end_s / _FRAME_S), total)
-        if start_s < 0 or begin > start_s / _FRAME_S + 1 or end <= begin:
+        # To whole frames: two chunks that shared one would share the words' places.
+        begin = -(-max(last, round(start_s * 1000)) // _FRAME_MS) * _FRAME_MS
+        end = min(round(end_s * 1000) // _FRAME_MS * _FRAME_MS, total_ms)
+        if start_s < 0 or start_s * 1000 < last - _FRAME_MS or end <= begin:
             return whole
         chunks.append((text, begin, end))
         last = end
