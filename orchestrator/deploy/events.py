@@ -19,6 +19,7 @@ StepKind = Literal["play", "task", "start", "ok", "changed", "skipped", "failed"
 
 _HOST_PROGRAM: Final = "host.pyz"
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+_HIDDEN: Final = "a task that hides what it does"
 _PREFLIGHT: Final = "preflight"
 """The role, or the file, of tasks that only look."""
 
@@ -144,9 +145,7 @@ class Journal:
         if kind == "playbook_on_task_start":
             return Step("task", _task_of(data))
         if kind == "playbook_on_stats":
-            self._failed = frozenset(
-                host for key in ("failures", "dark") for host, count in _table(data, key) if count
-            )
+            self._settle(data)
             return None
         if kind in ("verbose", "error", "warning", "deprecated"):
             self._said += _lines(str(event.get("stdout", "")))
@@ -179,6 +178,17 @@ class Journal:
     def said(self, last: int = 20) -> tuple[str, ...]:
         """The last lines that Ansible printed outside of tasks: where it does not even start, the reason."""
         return tuple(self._said[-last:])
+
+    def _settle(self, data: Mapping[str, Any]) -> None:
+        """Take the statistics in: which failures count, and changes of tasks that hide what they do."""
+        self._failed = frozenset(
+            host for key in ("failures", "dark") for host, count in _table(data, key) if count
+        )
+        for name, count in _table(data, "changed"):
+            host = self.hosts.get(name)
+            if host is not None and isinstance(count, int) and count > host.changed:
+                host.changes += [Change(_HIDDEN)] * (count - host.changed)
+                host.changed = count
 
     def _retry(self, data: Mapping[str, Any]) -> Step:
         result = _result_of(data)
