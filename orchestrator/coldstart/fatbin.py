@@ -55,7 +55,8 @@ MAX_ENTRIES: Final = 400_000
 
 _CONTAINER: Final = struct.Struct("<IHHQ")
 _ENTRY: Final = struct.Struct("<HHIQIIHHIIIQQQ")
-_OPENING: Final = int.from_bytes(_CONTAINER.pack(MAGIC, 1, 16, 0)[:8], "little")
+_OPENING_BYTES: Final = _CONTAINER.pack(MAGIC, 1, 16, 0)[:8]
+_OPENING: Final = int.from_bytes(_OPENING_BYTES, "little")
 _EMPTY_LIMIT: Final = 1 << 14
 """Machine code without kernels has 700 to 2 000 bytes."""
 _HEADER_LIMIT: Final = 1 << 20
@@ -155,8 +156,10 @@ def read_containers(window: Window, limits: Limits | None = None) -> Iterator[Co
 
 def find_container(window: Window, at: int) -> int | None:
     """The offset of the first container's header from ``at``, a multiple of 8, on; None if there is none."""
-    # Most containers begin where the last one ends, so the search begins with few bytes.
-    size = ALIGNMENT
+    # Most containers begin where the last one ends.
+    if window.read(at, ALIGNMENT) == _OPENING_BYTES:
+        return at
+    size = 64
     while (at := window.next_data(at) // ALIGNMENT * ALIGNMENT) < window.size:
         block = window.read(at, size)
         words = np.frombuffer(block, "<u8", count=len(block) // 8)

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import stat
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,9 +89,9 @@ def of_path(path: Path) -> Found:
 
 def _walk(top: Path, found: Found, *, follow: bool, skip: frozenset[str]) -> None:
     seen: set[tuple[int, int]] = set()
-    waiting: list[str] = [str(top)]
-    while waiting:
-        folder = waiting.pop()
+    waiting, linked = deque([str(top)]), deque[str]()
+    while waiting or linked:
+        folder = (waiting or linked).popleft()
         try:
             status = Path(folder).stat()
             if (status.st_dev, status.st_ino) in seen:
@@ -100,7 +101,7 @@ def _walk(top: Path, found: Found, *, follow: bool, skip: frozenset[str]) -> Non
                 for entry in entries:
                     if folder == str(top) and entry.name in skip:
                         continue
-                    _sort_in(entry, found, waiting, seen, follow=follow)
+                    _sort_in(entry, found, (waiting, linked), seen, follow=follow)
         except OSError as error:
             found.problems.append(f"{printable(folder)} cannot be listed: {error.strerror}")
 
@@ -108,7 +109,7 @@ def _walk(top: Path, found: Found, *, follow: bool, skip: frozenset[str]) -> Non
 def _sort_in(
     entry: os.DirEntry[str],
     found: Found,
-    waiting: list[str],
+    folders: tuple[deque[str], deque[str]],
     seen: set[tuple[int, int]],
     *,
     follow: bool,
@@ -117,7 +118,8 @@ def _sort_in(
         return
     try:
         if entry.is_dir():
-            waiting.append(entry.path)
+            # Linked folders come last, so that a file is named by where it is and not by a link to it.
+            folders[entry.is_symlink()].append(entry.path)
             return
         status = entry.stat()
     except OSError as error:

@@ -175,27 +175,34 @@ def _outcome(modules: Tally, embedded: Tally) -> Outcome | None:
 
 
 def _listing(modules: Iterable[Module]) -> tuple[TargetCount, ...]:
-    counts: Counter[tuple[str, Entry]] = Counter()
-    stored: Counter[tuple[str, Entry]] = Counter()
-    sizes: Counter[tuple[str, Entry]] = Counter()
+    kinds: dict[tuple[object, ...], list[Entry]] = {}
+    roles: dict[tuple[object, ...], Role] = {}
     for module in modules:
         for entry in module.container.entries:
-            key = (str(module.role), replace(entry, stored_bytes=0, size_bytes=0, empty=False))
-            counts[key] += 1
-            stored[key] += entry.stored_bytes
-            sizes[key] += entry.size_bytes
-    ordered = sorted(counts, key=lambda key: (key[0], key[1].kind, by_target(key[1]), key[1].version))
-    return tuple(
-        TargetCount(
-            role=role,
-            kind=shape.kind.name.lower(),
-            target=entry_target(shape),
-            version=shown_version(shape.version),
-            bits=shape.bits,
-            compression=str(shape.compression),
-            count=counts[role, shape],
-            stored_bytes=stored[role, shape],
-            size_bytes=sizes[role, shape],
-        )
-        for role, shape in ordered
+            target = entry.target
+            key = (
+                *(module.role, entry.kind, target.major, target.minor, target.variant),
+                *(entry.version, entry.bits, entry.compression),
+            )
+            kinds.setdefault(key, []).append(entry)
+            roles[key] = module.role
+    ordered = sorted(
+        kinds,
+        key=lambda key: (roles[key], kinds[key][0].kind, by_target(kinds[key][0]), kinds[key][0].version),
+    )
+    return tuple(_line(roles[key], kinds[key]) for key in ordered)
+
+
+def _line(role: Role, entries: Sequence[Entry]) -> TargetCount:
+    first = entries[0]
+    return TargetCount(
+        role=str(role),
+        kind=first.kind.name.lower(),
+        target=entry_target(first),
+        version=shown_version(first.version),
+        bits=first.bits,
+        compression=str(first.compression),
+        count=len(entries),
+        stored_bytes=sum(entry.stored_bytes for entry in entries),
+        size_bytes=sum(entry.size_bytes for entry in entries),
     )
