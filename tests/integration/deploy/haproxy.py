@@ -138,7 +138,8 @@ class Front:
 @contextmanager
 def running_front(folder: Path, name: str = "front", **variables: Any) -> Iterator[Front]:
     """Render and start; stopped at the end, whatever happened."""
-    ports = dict(zip(SERVICES, free_ports(3), strict=True))
+    *service_ports, metrics = free_ports(4)
+    ports = dict(zip(SERVICES, service_ports, strict=True))
     folder.mkdir(parents=True, exist_ok=True)
     config = render(
         folder,
@@ -146,7 +147,7 @@ def running_front(folder: Path, name: str = "front", **variables: Any) -> Iterat
         **{
             "front_ports": ports,
             "front_listen": "127.0.0.1",
-            "front_metrics_port": free_ports(1)[0],
+            "front_metrics_port": metrics,
             "front_run": str(folder),
             "spark_speech_home": str(folder),
             "front_state": str(folder / "deploy" / "front.state"),
