@@ -1,8 +1,8 @@
 """A base image for the Dockerfile, made of this machine's own files: no registry is asked.
 
-It is to the build what ``python:3.12-slim`` is, with what the build would download already in place: Python and
-its pip, a few programs, and the pinned packages. Of packages that a CPU and Moonshine do not need only the
-metadata is there, which tells pip that they are installed.
+It is to the build what ``python:3.12-slim`` is, with what the build would download already in place: Python
+and its pip, a few programs, and the pinned packages. Of packages that a CPU and Moonshine do not need only
+the metadata is there, which tells pip that they are installed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,14 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-PROGRAMS = ("sh", "chmod", "env", "find", "id", "ln", "ls", "mkdir", "rm", "sed", "sleep", "touch")
+# tritonserver's Python backend starts its processes through bash.
+PROGRAMS = ("bash", "sh", "chmod", "env", "find", "id", "ln", "ls", "mkdir", "rm", "sed", "sleep", "touch")
 EXTRAS = frozenset({"gateway"})
 ENGINES = ("moonshine-voice", "pip")
+# Python's shells for a desktop, and what C extensions are compiled with.
+_UNUSED = ("idlelib", "tkinter", "_tkinter*", "turtledemo", "config-*")
+# The image holds none, so serving has to do without.
+WEIGHTS = (".ort", ".onnx", ".nemo", ".jit", ".safetensors")
 _LIBRARY = re.compile(r"(?:=> )?(/\S+) \(0x")
 
 
@@ -127,7 +132,7 @@ def _distribution(name: str, target: Path, *, only_metadata: bool = False) -> No
     for file in distribution.files or ():
         if ".." in file.parts or "__pycache__" in file.parts:
             continue
-        if only_metadata and not file.parts[0].endswith(".dist-info"):
+        if file.suffix in WEIGHTS or (only_metadata and not file.parts[0].endswith(".dist-info")):
             continue
         source = Path(str(distribution.locate_file(file)))
         if source.is_file():
@@ -147,9 +152,8 @@ def _libraries(folder: Path) -> None:
         if match is None or match[1].startswith(str(folder)):
             continue
         source = Path(match[1])
-        if not source.is_relative_to("/lib") and not source.is_relative_to("/usr/lib"):
-            if not source.is_relative_to("/lib64"):
-                continue
+        if not any(source.is_relative_to(system) for system in ("/lib", "/usr/lib", "/lib64")):
+            continue
         target = "usr/lib64" if source.name.startswith("ld-") else f"usr/lib/{multiarch}"
         if not (folder / target / source.name).exists():
             _copy(source.resolve(), folder / target / source.name)
