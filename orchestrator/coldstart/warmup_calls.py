@@ -15,9 +15,9 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from orchestrator import contract
 from orchestrator.client import codec, failures
 from orchestrator.client.catalog import IndexEntry, ServedConfig, card
+from orchestrator.client.channel import parse_url
 from orchestrator.client.stream import codec as stream_codec
 from orchestrator.client.stream.codec import WireChunk, new_sequence_id
-from orchestrator.client.channel import parse_url
 from orchestrator.coldstart.shapes import ServedModel, Shape
 from orchestrator.contract import SAMPLE_RATE_HZ, Task
 from orchestrator.diarization.base import DiarizationOptions
@@ -74,13 +74,14 @@ class WarmupCalls:
         """
         try:
             index = self._stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(ready=True), timeout=30)
-            configs = [
-                self._stub.ModelConfig(service_pb2.ModelConfigRequest(name=name), timeout=30).config
-                for name in sorted({model.name for model in index.models})
-            ]
+            configs = {
+                name: self._stub.ModelConfig(service_pb2.ModelConfigRequest(name=name), timeout=30).config
+                for name in sorted({model.name for model in index.models if model.state == "READY"})
+            }
         except grpc.RpcError as error:
             raise self._error(error) from error
-        return tuple(model for config in configs if (model := _served(config)) is not None)
+        found = (_served(name, config) for name, config in configs.items())
+        return tuple(model for model in found if model is not None)
 
     def round(self, model: ServedModel, shape: Shape) -> float:
         """Let the model work on ``shape`` once; seconds for a batch, or for one step of the streams.
@@ -146,7 +147,7 @@ class WarmupCalls:
         return failures.from_status(error.code(), error.details(), call).error
 
 
-def _served(config: Any) -> ServedModel | None:
+def _served(name: str, config: Any) -> ServedModel | None:
     """What a configuration says of a model; None where it is not one of this project's."""
     gpu = any(group.kind == model_config_pb2.ModelInstanceGroup.KIND_GPU for group in config.instance_group)
     served = ServedConfig(
@@ -155,7 +156,7 @@ def _served(config: Any) -> ServedModel | None:
         config.max_batch_size,
         max(1, sum(group.count for group in config.instance_group)),
     )
-    found = card(config.name, [IndexEntry(config.name, "1", "READY", "")], served)
+    found = card(name, [IndexEntry(name, "1", "READY", "")], served)
     if found.task is None:
         return None
     return ServedModel(

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.backend.faults import encode
 from orchestrator.errors import ModelLoadError
-from orchestrator.runtime.log import ModelPhase, explain, facts, last_error, tail
+from orchestrator.runtime.log import ModelPhase, error_lines, explain, facts, last_error, tail
 
 STAMP = "1122 15:02:39.244658 11564"
 HARMLESS = (
@@ -92,3 +92,27 @@ def test_tail_reads_the_end_and_minds_no_missing_file(tmp_path: Path) -> None:
     path.write_bytes(b"a" * 100 + b"\xffend")
     assert tail(path, 4).endswith("end")
     assert len(tail(path, 4)) == 4
+
+
+def test_lines_that_tell_an_error() -> None:
+    text = """
+I1122 01:02:03.4 7 server.cc:1] "all ERRORs are gone"
+E1122 01:02:03.4 7 model.cc:12] "boom"
+E1122 01:02:03.4 7 cuda.cc:3] "CudaDriverHelper has not been initialized"
+triton-1  | E1122 01:02:04.4 7 model.cc:13] "in a container"
+Traceback (most recent call last):
+ValueError: no weights
+2026-11-22 10:00:00 ERROR uvicorn: lost
+{"level": "error", "status": 500}
+{"level": "info", "text": "no error"}
+an error that nobody means
+E1122 01:02:03.4 7 model.cc:12] "boom"
+"""
+    assert error_lines(text) == [
+        'E1122 01:02:03.4 7 model.cc:12] "boom"',
+        'E1122 01:02:04.4 7 model.cc:13] "in a container"',
+        "Traceback (most recent call last):",
+        "ValueError: no weights",
+        "2026-11-22 10:00:00 ERROR uvicorn: lost",
+        '{"level": "error", "status": 500}',
+    ]
