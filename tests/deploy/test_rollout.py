@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.deploy import rollout as rollouts
+from orchestrator.deploy.events import Call, Failure, HostResult, Journal, Step
+from orchestrator.deploy.inventory import Host, Inventory
+from orchestrator.deploy.plan import Rollout
+from orchestrator.deploy.rollout import Fate, Outcome, Watchers, carry_out, failures_of, fates_of
+from orchestrator.deploy.runner import Event, Play
+from orchestrator.deploy.runner import Outcome as Ended
+from orchestrator.settings import DeploySettings
+
+RECORDED = Path(__file__).parent / "recorded"
+HOSTS = ("a", "b", "gone")
+INVENTORY = Inventory(Path("/inventory"), tuple(Host(name) for name in HOSTS))
+ROLLOUT = Rollout("r1", "me", HOSTS, {"spark_speech_release": "x" * 64}, None)
+
+
+def events_of(name: str) -> list[Event]:
+    lines = (RECORDED / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+class Ansible:
+    """Plays recorded events instead of running playbooks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **ends: tuple[str, Ended]) -> None:
+        self.plays: list[Play] = []
+        self._ends = ends
+        monkeypatch.setattr(rollouts.runner, "run", self.run)
+        monkeypatch.setattr(rollouts, "with_logs", self._with_logs)
+
+    def run(self, play: Play, on_event, should_stop) -> Ended:  # type: ignore[no-untyped-def]
+        self.plays.append(play)
+        name, outcome = self._ends[play.playbook.stem]
+        for event in events_of(name):
+            on_event(event)
+        return outcome
+
+    def _with_logs(self, failures, inventory, settings):  # type: ignore[no-untyped-def]
+        assert [play.playbook.stem for play in self.plays] == ["site"]  # before the way back
+        return tuple(failures)
+
+
+def carried(ansible: Ansible, watchers: Watchers | None = None) -> rollouts.Report:
+    return carry_out(ROLLOUT, "site.yml", INVENTORY, DeploySettings(), watchers or Watchers())
+
+
+def test_a_success_goes_no_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    ansible = Ansible(monkeypatch, site=("revert", Ended(0)))
+    report = carried(ansible)
+    assert report.outcome is Outcome.UNCHANGED
+    assert report.ok
+    assert len(ansible.plays) == 1
+
+
+def test_a_failure_brings_every_host_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    ansible = Ansible(monkeypatch, site=("results", Ended(2)), revert=("revert", Ended(0)))
+    watchers = Watchers(on_revert=lambda: told.append("revert"))
+    report = carried(ansible, watchers)
+    assert [play.playbook.name for play in ansible.plays] == ["site.yml", "revert.yml"]
+    assert ansible.plays[1].variables == ansible.plays[0].variables
+    assert ansible.plays[1].limit is None
+    assert told == ["revert"]
+    assert report.outcome is Outcome.FAILED
+    assert report.fates == {"a": Fate.REVERTED, "b": Fate.AS_BEFORE, "gone": Fate.LEFT}
+    assert report.left == ("gone",)
+    assert [failure.host for failure in report.revert_failures] == ["gone"]
+    assert {failure.host for failure in report.failures} == set(HOSTS)
+    json.dumps(report.to_dict())
+
+
+def test_a_run_that_was_stopped_goes_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    ansible = Ansible(monkeypatch, site=("results", Ended(0, stopped=True)), revert=("revert", Ended(0)))
+    report = carried(ansible)
+    assert report.outcome is Outcome.STOPPED
+    assert not report.ok
+    assert len(ansible.plays) == 2
+
+
+def test_a_run_that_only_looked_needs_no_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    ansible = Ansible(monkeypatch, site=("preflight", Ended(2)))
+    report = carried(ansible)
+    assert len(ansible.plays) == 1
+    assert set(report.fates.values()) == {Fate.UNTOUCHED}
+
+
+def test_the_way_back_is_not_stopped_by_the_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def run(play: Play, on_event, should_stop) -> Ended:  # type: ignore[no-untyped-def]
+        asked.append(should_stop())
+        for event in events_of("results"):
+            on_event(event)
+        return Ended(1, stopped=should_stop())
+
+    monkeypatch.setattr(rollouts.runner, "run", run)
+    monkeypatch.setattr(rollouts, "with_logs", lambda failures, *rest: tuple(failures))
+    carry_out(ROLLOUT, "site.yml", INVENTORY, DeploySettings(), Watchers(should_stop=lambda: True))
+    assert asked == [True, False]
+
+
+def test_a_way_back_that_fails_as_a_whole_leaves_what_was_touched() -> None:
+    back = Journal()
+    failures = (Failure("-", "start", "broken"),)
+    assert fates_of(HOSTS, ("a",), back, failures) == {
+        "a": Fate.LEFT,
+        "b": Fate.UNTOUCHED,
+        "gone": Fate.UNTOUCHED,
+    }
+
+
+def test_a_host_that_failed_to_come_back_is_left() -> None:
+    back = Journal()
+    back.hosts["a"] = HostResult("a", calls=[Call(("revert",), {"changed": True})])
+    back.hosts["b"] = HostResult("b")
+    fates = fates_of(("a", "b"), ("a", "b"), back, (Failure("a", "t", "r"),))
+    assert fates == {"a": Fate.LEFT, "b": Fate.AS_BEFORE}
+
+
+def test_where_ansible_cannot_start_its_own_words_are_the_reason() -> None:
+    journal = Journal()
+    for event in events_of("broken"):
+        journal.apply(event)
+    (failure,) = failures_of(journal, Ended(4))
+    assert failure.host == "-"
+    assert "couldn't resolve module/action" in failure.reason
+
+
+def test_steps_of_both_runs_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[Step] = []
+    ansible = Ansible(monkeypatch, site=("results", Ended(2)), revert=("revert", Ended(0)))
+    carried(ansible, Watchers(on_step=steps.append))
+    assert [step.task for step in steps if step.kind == "play"] == ["Every result", "Refusal", "Revert"]
