@@ -32,6 +32,8 @@ MIN_CAPABILITY: Final = (7, 5)
 """The oldest GPUs that CUDA 13 has machine code for."""
 PTXAS: Final = "/usr/local/cuda/bin/ptxas"
 """The assembler of the CUDA toolkit, where it is installed: newer than the one in packages."""
+HOOK: Final = "nvidia-container-runtime-hook"
+"""The program of NVIDIA's container toolkit that Docker calls for ``--gpus``."""
 _GIB: Final = 1024**3
 _MIB: Final = 1024**2
 _UNITS: Final = "spark-speech-"
@@ -350,7 +352,8 @@ def container_checks(request: Request, found: Findings, probe: Probe) -> list[Ch
             )
         ]
     checks = [Check("docker", OK, f"Docker {found.docker.version}")]
-    if request.device == "cuda" and not found.docker.gpus:
+    # `--gpus` needs the toolkit's hook alone; DGX OS does not always set up a runtime of that name.
+    if request.device == "cuda" and not (found.docker.gpus or probe.has(HOOK)):
         checks.append(
             Check(
                 "nvidia runtime",
