@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +17,9 @@ from rich.logging import RichHandler
 
 from orchestrator.errors import SpeechError
 from orchestrator.settings import ResolvedSettings, Settings, resolve
+
+if TYPE_CHECKING:
+    from orchestrator.transcript.routing import RoutingRecord
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
 
@@ -59,6 +62,19 @@ def emit(data: Any, human: Callable[[Console], None], *, as_json: bool) -> None:
         sys.stdout.write("\n")
     else:
         human(Console())
+
+
+ExplainFlag = Annotated[
+    bool, typer.Option("--explain", help="Say on standard error which engine did it, and why.")
+]
+
+
+def explain(record: RoutingRecord | None) -> None:
+    """Print a router's decision on standard error; nothing where there is none."""
+    if record is not None:
+        console = Console(stderr=True)
+        for line in record.lines():
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def wants_json(arguments: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from orchestrator.cli.common import report_failure, settings_of
+from orchestrator.cli.common import ExplainFlag, explain, report_failure, settings_of
 from orchestrator.errors import SpeechError
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def stream(
         str | None,
         typer.Option(metavar="HOST:PORT", help="Triton's gRPC; client.url if left out.", show_default=False),
     ] = None,
+    explained: ExplainFlag = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a line for each event.")
     ] = False,
@@ -147,7 +148,11 @@ def stream(
     writer = _Writer(source, names, output, overwrite=overwrite)
     with SpeechClient(url, settings=settings) as client:
         live = client.stream(_open(source, device, settings), **options)
-        _run(live, writer, as_json=as_json)
+        try:
+            _run(live, writer, as_json=as_json)
+        finally:
+            if explained:
+                explain(live.routing)
 
 
 def _open(source: str, device: str | None, settings: Settings) -> StreamSource:

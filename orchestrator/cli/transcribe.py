@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.cli.common import JsonFlag, emit, settings_of
+from orchestrator.cli.common import ExplainFlag, JsonFlag, emit, explain, settings_of
 
 if TYPE_CHECKING:
     from orchestrator.client import FileResult, SpeechClient
@@ -66,6 +66,7 @@ def transcribe(
         str | None,
         typer.Option(metavar="HOST:PORT", help="Triton's gRPC; client.url if left out.", show_default=False),
     ] = None,
+    explained: ExplainFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Write down what was said in recordings, by whom and when.
@@ -94,26 +95,32 @@ def transcribe(
 
     with SpeechClient(url, settings=settings_of(ctx)) as client:
         if output is None:
-            _to_stdout(client, files[0], names[0] if names else "txt", options, as_json=as_json)
+            name = "json" if as_json else names[0] if names else "txt"
+            _to_stdout(client, files[0], name, options, explained=explained)
             return
         results = _to_folder(client, files, output, names or ["json"], overwrite, options)
     data = [result.to_dict() for result in results]
     emit(data, lambda console: _show(results, console), as_json=as_json)
+    for result in results if explained else ():
+        if result.routing is not None:
+            Console(stderr=True).print(f"{result.source}:", highlight=False, markup=False, soft_wrap=True)
+            explain(result.routing)
     if any(result.status == "failed" for result in results):
         raise typer.Exit(1)
 
 
 def _to_stdout(
-    client: SpeechClient, file: Path, name: str, options: TranscribeArgs, *, as_json: bool
+    client: SpeechClient, file: Path, name: str, options: TranscribeArgs, *, explained: bool
 ) -> None:
     from orchestrator.progress import RichProgress
     from orchestrator.transcript import formats
 
-    name = "json" if as_json else name
     formats.suffix(name)  # a wrong name fails now, not after the work
     with RichProgress() as progress:
         transcript = client.transcribe(file, progress=progress, **options)
     sys.stdout.write(formats.dumps(transcript, name))
+    if explained:
+        explain(transcript.routing)
 
 
 def _to_folder(

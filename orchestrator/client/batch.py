@@ -23,6 +23,7 @@ from orchestrator.errors import ServerUnavailableError, SpeechError
 from orchestrator.progress import ProgressReporter, SilentProgress
 from orchestrator.transcript import formats
 from orchestrator.transcript.models import Transcript
+from orchestrator.transcript.routing import RoutingRecord
 
 FILES_AT_ONCE: Final = 4
 """Files decoded and in memory at the same time; an hour of audio is 230 MB. Requests in flight have a bound
@@ -51,6 +52,7 @@ class FileResult:
         error: why it failed.
         duration_s: of the recording; 0 where it was not decoded now.
         elapsed_s: the time it took.
+        routing: which engine did it, and why; None where nothing was done now.
     """
 
     source: Path
@@ -59,6 +61,7 @@ class FileResult:
     error: SpeechError | None = None
     duration_s: float = 0.0
     elapsed_s: float = 0.0
+    routing: RoutingRecord | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data."""
@@ -69,6 +72,7 @@ class FileResult:
             "error": None if self.error is None else self.error.to_dict(),
             "duration_s": round(self.duration_s, 3),
             "elapsed_s": round(self.elapsed_s, 3),
+            "engine": None if self.routing is None else self.routing.engine,
         }
 
 
@@ -156,4 +160,5 @@ class _Batch:
             tuple(target.outputs.values()),
             duration_s=transcript.duration,
             elapsed_s=time.monotonic() - started,
+            routing=transcript.routing,
         )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -19,13 +20,19 @@ def invoke(*arguments: str) -> str:
 
 def test_every_engine_is_listed_with_what_it_can_do() -> None:
     listed = {entry["name"]: entry for entry in json.loads(invoke("--json"))}
-    assert set(listed) == set(engines.names())
+    every = {*engines.names(), *engines.streaming_names(), *engines.outside_names()}
+    assert set(listed) == every
     for name, entry in listed.items():
         spec = engines.spec(name)
         assert entry["languages"] == list(spec.languages)
         assert entry["word_times"] == ("estimated" if spec.times_estimated else "measured")
         assert entry["max_window_s"] == spec.max_window_s
-        assert entry["ready"] == engines.availability(name).ready
+        assert entry["ready"] == (engines.availability(name).ready and spec.setting is None)
+        assert entry["streams"] == (name in (*engines.streaming_names(), "riva"))
+    assert (listed["parakeet_streaming"]["kind"], listed["parakeet_streaming"]["recordings"]) == (
+        "live",
+        False,
+    )
 
 
 def test_what_is_missing_is_named_with_the_command_that_installs_it(
@@ -38,5 +45,21 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(
     shown = invoke()
     assert "needs moonshine-voice" in shown
     assert shown.count("pip install 'spark-speech[serve]'") == 1
+    assert shown.count("pip install 'spark-speech[sarvam]'") == 1
     entry = json.loads(invoke("--json"))[0]
     assert (entry["ready"], entry["missing"]) == (False, ["moonshine-voice"])
+
+
+def test_an_engine_outside_is_ready_once_its_setting_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = invoke()
+    assert "set sarvam.api_key" in shown
+    assert "set riva.url" in shown
+    monkeypatch.setenv("SPARK_SPEECH__SARVAM__API_KEY", "sk_test")
+    listed = {entry["name"]: entry for entry in json.loads(invoke("--json"))}
+    assert listed["sarvam"]["ready"]
+    assert "kn" in listed["sarvam"]["languages"]
+    assert not listed["riva"]["ready"]
+    assert "sk_test" not in invoke("--json")
