@@ -180,6 +180,9 @@ def prune(layout: Layout, state: HostState, keep: int, *, check: bool) -> dict[s
         for path in chosen:
             doomed = path.with_name(_DOOMED + path.name)
             with storage_errors(path):
+                if path.is_symlink():  # an environment that somebody else made: only the name was ours
+                    path.unlink()
+                    continue
                 path.rename(doomed)  # never half a release under its own name
             remove_tree(doomed)
     return {

@@ -102,7 +102,11 @@ def _front_drift(state: HostState, front: dict[str, Any]) -> list[str]:
 def _slot(machine: Machine, state: HostState, slot: str) -> dict[str, Any]:
     units = machine.services.states(slot)
     pids = processes.slot_pids(machine.layout, slot, units.values())
-    health = machine.probe.health(slot) if pids else slots.Health(False, False)
+    health = (
+        machine.probe.health(slot)
+        if any(unit.running for unit in units.values())
+        else slots.Health(False, False)
+    )
     content = state.slots[slot]
     server = processes.server_pid(pids)
     violations: list[str] = []
