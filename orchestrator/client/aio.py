@@ -26,6 +26,7 @@ from orchestrator.client.options import TranscribeArgs, TranscribeOptions
 from orchestrator.client.pool import UpstreamPool
 from orchestrator.client.retry import RetryPolicy
 from orchestrator.client.routing import AUTO, Decision, RouteJob, decide, diarizers
+from orchestrator.client.routing.breaker import State
 from orchestrator.client.stream import sources
 from orchestrator.client.stream.live import LiveStream
 from orchestrator.client.stream.options import StreamArgs, StreamRequest
@@ -125,6 +126,10 @@ class AsyncSpeechClient:
     def outstanding(self) -> dict[str, int]:
         """Requests and streams in work at each of several servers that is there; empty for a single one."""
         return {} if self._pool is None else self._pool.outstanding()
+
+    def breakers(self) -> dict[str, State]:
+        """The circuit breaker of each engine that was asked before; call it on the client's event loop."""
+        return self._board.states()
 
     async def __aenter__(self) -> AsyncSpeechClient:
         return self
