@@ -134,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
     lock.add_argument("--owner", default="unknown", help="who, for people")
     lock.add_argument("--pid", type=int, default=0, help="the controller's process")
     lock.add_argument("--ttl", type=_positive, default=900.0, help="seconds until anybody may take it")
+    lock.add_argument("--take-over", action="append", default=[], metavar="RUN", help="a run that has died")
     lock.add_argument("--force", action="store_true", help="take it from another run, or release that one's")
     verb("status", "what is served, and where it is not as it should be")
     begin = verb("begin", "open a rollout", run=True)
@@ -193,7 +194,8 @@ def _lock(machine: Machine, chosen: argparse.Namespace) -> dict[str, Any]:
             now,
             now + chosen.ttl,
         )
-        lock = acquired(held, wanted, force=chosen.force)
+        dead = held is not None and held.run in chosen.take_over
+        lock = acquired(held, wanted, force=chosen.force or dead)
         if not chosen.check:
             file.write(lock)
         return {"changed": held is None or held.run != lock.run, "lock": lock.to_dict()}
