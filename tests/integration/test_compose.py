@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -282,6 +283,16 @@ def test_the_image_holds_no_weights_and_no_secrets(blue: Stack) -> None:
 def test_the_servers_log_is_the_containers(blue: Stack) -> None:
     log = blue.compose("logs", "triton")
     assert "Started GRPCInferenceService" in log
+
+
+def test_the_metrics_pages_have_what_the_dashboard_shows(blue: Stack) -> None:
+    """`tests/compose` compares the dashboard with this list; here, the list with the page of the server."""
+    page = httpx.get(f"http://127.0.0.1:{blue.port('TRITON_METRICS')}/metrics").text
+    seen = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line[:1] != "#"}
+    listed = (CHECKOUT / "tests/compose/triton_metrics.txt").read_text().splitlines()
+    assert {line for line in listed if line[:1] != "#"} <= seen
+    gateway = httpx.get(f"http://127.0.0.1:{blue.port('GATEWAY')}/metrics").text
+    assert "spark_speech_gateway_real_time_factor_bucket" in gateway
 
 
 def test_two_stacks_run_side_by_side(blue: Stack, sample: Path) -> None:
