@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-from typing_extensions import Buffer
+from typing import Any, Final
 
 BLOCK_BYTES: Final = 1 << 22
 """How much a search reads at once."""
@@ -100,7 +98,7 @@ class _Stream(io.RawIOBase):
         self._position = base + offset
         return self._position
 
-    def readinto(self, buffer: Buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         if len(view) > self._left:
             raise ReadBudgetExceeded(f"more than {self._left} bytes")
