@@ -25,7 +25,18 @@ SHARED: Final = (
 )
 """Modules outside of the host program that it imports; all of the standard library only."""
 _PACKAGES: Final = ("", "coldstart/", "deploy/", "repository/")
-_MAIN: Final = "import sys\n\nfrom orchestrator.deploy.host.cli import main\n\nsys.exit(main(sys.argv[1:]))\n"
+_MAIN: Final = """\
+import sys
+
+if sys.version_info < (3, 10):
+    print('{"changed": false, "error": "HostError", "message": "Python on the host is %d.%d", '
+          '"fix": "install Python 3.10 or newer on the host"}' % sys.version_info[:2])
+    sys.exit(1)
+
+from orchestrator.deploy.host.cli import main
+
+sys.exit(main(sys.argv[1:]))
+"""
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The first moment a zip file can name."""
 

@@ -21,6 +21,10 @@ content into the slot that does not serve, always, so the way back is never over
 ``recover``                 for the start of the machine: reverts a transaction that was cut off
 ==========================  =============================================================================
 
+There is no mode that only loads other models into the running slot: a slot's tritonserver refuses changes to
+its repository, because the one in use does not always survive them while requests are under way
+(`orchestrator.runtime.command`), and without a second slot there would be nothing to go back to.
+
 Safe against ``kill -9`` at any point: what is about to change is on disk before it changes, files are
 replaced whole, and each verb may be run again.
 """

@@ -16,8 +16,8 @@ from typing import Any, Final, Protocol
 
 from orchestrator.deploy.host.layout import Layout
 from orchestrator.deploy.host.state import SLOTS, other
+from orchestrator.deploy.host.store import write_surely
 from orchestrator.errors import FrontError
-from orchestrator.repository.storage import write_atomic
 
 BACKENDS: Final = ("triton", "gateway", "riva")
 TIMEOUT_S: Final = 5.0
@@ -133,7 +133,7 @@ class HaproxyFront:
 
     def save(self) -> None:
         """Keep the servers' states for HAProxy's next start."""
-        write_atomic(self._layout.front_state, self._ask("show servers state").encode("utf-8"))
+        write_surely(self._layout, self._layout.front_state, self._ask("show servers state").encode("utf-8"))
 
     def sessions(self, slot: str) -> int:
         """Requests and streams that the front has open to a slot, queued ones included."""

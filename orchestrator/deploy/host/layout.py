@@ -52,6 +52,11 @@ class Layout:
         return self.deploy / "footprints.json"
 
     @property
+    def reserve(self) -> Path:
+        """Space that a revert takes when the disk is full."""
+        return self.deploy / ".reserve"
+
+    @property
     def releases(self) -> Path:
         """The releases, by id."""
         return self.home / "releases"

@@ -42,6 +42,10 @@ class Machine:
         """Whether any service of the slot has a process."""
         return any(unit.running for unit in self.services.states(slot).values())
 
+    def complete(self, slot: str) -> bool:
+        """Whether every service of the slot has a process, or soon will."""
+        return all(unit.running for unit in self.services.states(slot).values())
+
     def healthy(self, slot: str) -> bool:
         """Whether all services of the slot run and a request sent there would be answered."""
         units = self.services.states(slot).values()

@@ -9,7 +9,7 @@ from orchestrator.deploy.host import releases
 from orchestrator.deploy.host import state as states
 from orchestrator.deploy.host.machine import Machine
 from orchestrator.deploy.host.state import HostState
-from orchestrator.repository.storage import write_atomic
+from orchestrator.deploy.host.store import write_surely
 
 READY_S: Final = 600.0
 """What a slot gets to become ready: large models take minutes from a cold disk."""
@@ -46,7 +46,7 @@ def restore(machine: Machine, state: HostState) -> bool:
         machine.services.stop(new)  # no memory for both, or nothing comes after it
         changed = True
     if old is not None:
-        if not machine.running(old):
+        if not machine.complete(old):
             machine.services.start(old)
             changed = True
         if changed or not machine.healthy(old):
@@ -62,4 +62,4 @@ def _rewrite_front(machine: Machine, slot: str) -> None:
     path = machine.layout.front_state
     if path.exists():
         text = fronts.switched_file(path.read_text(encoding="utf-8"), slot)
-        write_atomic(path, text.encode("utf-8"))
+        write_surely(machine.layout, path, text.encode("utf-8"))

@@ -60,6 +60,7 @@ class Rollout:
             opened = states.begun(state, wish.run, wish.content, mode, reason)
             if self._check:
                 return self._begun(opened, changed=True, reason=reason)
+            self._store.reserve()
             # Before the transaction is written: a timer without one does nothing, the opposite never ends.
             machine.services.arm(wish.run, wish.confirm_s)
             slot = opened.transaction.slot if opened.transaction else states.SLOTS[0]
@@ -83,12 +84,12 @@ class Rollout:
             transaction = state.open
             ours = transaction is not None and transaction.slot == slot and transaction.phase != "reverting"
             if self._check:
-                return {"changed": not machine.running(slot), "slot": slot}
+                return {"changed": not machine.complete(slot), "slot": slot}
             if not ours and slot != state.active:
                 raise TransitionError(f"no rollout into slot {slot} is under way", fix="open one with begin")
             if ours and transaction is not None and transaction.mode == "in_place":
                 self._free_memory(transaction)
-            running = machine.running(slot)
+            running = machine.complete(slot)
             before = machine.memory()
             if not running:
                 machine.services.start(slot)
@@ -315,6 +316,7 @@ class Rollout:
         """In place: the old slot goes first. Its requests were drained by who asked for the rollout."""
         old = transaction.previous.active
         if old is not None and transaction.phase == "begun" and self._machine.running(old):
+            self._machine.keep_away(old)  # clients hear at once that nothing serves here
             self._machine.services.stop(old)
 
     def _back(self, state: HostState) -> dict[str, Any]:

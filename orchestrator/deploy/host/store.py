@@ -11,9 +11,10 @@ from typing import Any, Final
 from orchestrator.deploy.host import state as states
 from orchestrator.deploy.host.layout import Layout
 from orchestrator.deploy.host.state import HostState
-from orchestrator.errors import HostStateError, RepositoryError
+from orchestrator.errors import DiskFullError, HostStateError, RepositoryError
 from orchestrator.repository.storage import exclusive, storage_errors, write_atomic
 
+RESERVE_BYTES: Final = 1 << 20
 GUARD_WAIT_S: Final = 900.0
 """A revert holds the guard while an old slot starts again, which takes minutes with large models."""
 
@@ -46,7 +47,17 @@ class StateStore:
         Raises:
             DiskFullError, RepositoryError: it stays as it was.
         """
-        write_json(self._layout.state, state.to_dict())
+        write_surely(self._layout, self._layout.state, _as_json(state.to_dict()))
+
+    def reserve(self) -> None:
+        """Set space aside, so that the way back does not need any.
+
+        Raises:
+            DiskFullError, RepositoryError: there is none.
+        """
+        path = self._layout.reserve
+        if not path.exists():
+            write_atomic(path, b"\1" * RESERVE_BYTES)
 
     @contextmanager
     def guarded(self, wait_s: float = GUARD_WAIT_S) -> Iterator[None]:
@@ -59,9 +70,25 @@ class StateStore:
             yield
 
 
+def write_surely(layout: Layout, path: Path, data: bytes) -> None:
+    """Replace a file, on a full disk with the space that `StateStore.reserve` set aside.
+
+    Raises:
+        DiskFullError, RepositoryError: it stays as it was.
+    """
+    try:
+        write_atomic(path, data)
+    except DiskFullError:
+        if not layout.reserve.exists():
+            raise
+        with storage_errors(layout.reserve):
+            layout.reserve.unlink()
+        write_atomic(path, data)
+
+
 def write_json(path: Path, data: Any) -> None:
     """Replace a JSON file, whole or not at all."""
-    write_atomic(path, (json.dumps(data, indent=2, sort_keys=True) + "\n").encode("utf-8"))
+    write_atomic(path, _as_json(data))
 
 
 def read_json(path: Path) -> Any:
@@ -71,3 +98,7 @@ def read_json(path: Path) -> Any:
             return json.loads(path.read_bytes()) if path.exists() else None
     except (ValueError, RepositoryError):
         return None
+
+
+def _as_json(data: Any) -> bytes:
+    return (json.dumps(data, indent=2, sort_keys=True) + "\n").encode("utf-8")

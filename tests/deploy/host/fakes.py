@@ -33,6 +33,7 @@ class World:
     enabled: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(SLOTS, False))
     admin: dict[str, str] = field(default_factory=lambda: dict.fromkeys(SLOTS, "maint"))
     broken: set[str] = field(default_factory=set)
+    without_gateway: set[str] = field(default_factory=set)
     armed: str | None = None
     front_runs: bool = True
     available: int = 64 * 1024**3
@@ -51,7 +52,7 @@ class World:
 
     def serves(self, slot: str) -> bool:
         """Whether a request that the front sends to the slot is answered."""
-        return self.running[slot] and slot not in self.broken
+        return self.running[slot] and slot not in self.broken and slot not in self.without_gateway
 
     @property
     def answered(self) -> bool:
@@ -65,17 +66,20 @@ class FakeServices:
         self._world = world
 
     def states(self, slot: str) -> dict[str, UnitState]:
-        active = "active" if self._world.running[slot] else "inactive"
-        return {
-            service: UnitState(
-                f"{service}@{slot}", "loaded", active, "", "", 0, 0, "", self._world.enabled[slot], "", False
+        def state(service: str) -> UnitState:
+            runs = self._world.running[slot] and (service, slot in self._world.without_gateway) != (
+                "gateway",
+                True,
             )
-            for service in SERVICES
-        }
+            active, on = "active" if runs else "inactive", self._world.enabled[slot]
+            return UnitState(f"{service}@{slot}", "loaded", active, "", "", 0, 0, "", on, "", False)
+
+        return {service: state(service) for service in SERVICES}
 
     def start(self, slot: str) -> None:
         self._world.spend(f"start {slot}")
         self._world.running[slot] = True
+        self._world.without_gateway.discard(slot)
 
     def stop(self, slot: str) -> None:
         self._world.spend(f"stop {slot}")

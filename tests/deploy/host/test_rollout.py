@@ -14,10 +14,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from orchestrator.deploy.host import store
 from orchestrator.deploy.host.lock import Lock, LockFile
 from orchestrator.deploy.host.rollout import Rollout, Wish
 from orchestrator.deploy.host.state import SLOTS, Content, other, violations
-from orchestrator.errors import HostLockedError, ReleaseNotFoundError, SlotError, SpeechError, TransitionError
+from orchestrator.errors import (
+    DiskFullError,
+    HostLockedError,
+    ReleaseNotFoundError,
+    SlotError,
+    SpeechError,
+    TransitionError,
+)
 from tests.deploy.host.fakes import FakeMachine, Killed, World, machine
 
 A, B, C = (Content(letter * 64, f"env-{letter}", f"cfg-{letter}") for letter in "abc")
@@ -305,6 +313,44 @@ def test_a_revert_that_was_killed_is_not_committed_but_finished(
     assert world.admin == {"blue": "ready", "green": "maint"}
 
 
+def test_a_service_that_died_alone_is_started_again(host: FakeMachine, world: World) -> None:
+    deployed(host, "r1", A)
+    deploy(host, "r2", B)
+    world.without_gateway.add("blue")
+    Rollout(host).revert("r2")
+    assert world.answered
+    begun = Rollout(host).begin(Wish("r3", B))
+    Rollout(host).start(begun["slot"])
+    world.without_gateway.add(begun["slot"])
+    assert Rollout(host).start(begun["slot"])["changed"] is True
+    assert world.without_gateway == set()
+
+
+def test_a_full_disk_stops_a_rollout_but_not_the_way_back(
+    host: FakeMachine, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed(host, "r1", A)
+    deploy(host, "r2", B)
+    reserve = host.layout.reserve
+    real = store.write_atomic
+
+    def write(path: Path, data: bytes) -> None:
+        if reserve.exists() or path == reserve:
+            raise DiskFullError("no space left")
+        real(path, data)
+
+    monkeypatch.setattr(store, "write_atomic", write)
+    Rollout(host).revert("r2")
+    assert host.store.read().serving == A
+    world.effects.clear()
+    with pytest.raises(DiskFullError):
+        Rollout(host).begin(Wish("r3", B))
+    assert world.effects == []
+    monkeypatch.undo()
+    assert deploy(host, "r3", B)["changed"] is True
+    assert reserve.stat().st_size == store.RESERVE_BYTES
+
+
 class Host(RuleBasedStateMachine):
     """Any verbs in any order, each killed after any number of effects, with content that may not work."""
 
@@ -444,4 +490,4 @@ class Host(RuleBasedStateMachine):
 
 
 TestHost = Host.TestCase
-TestHost.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestHost.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
