@@ -38,6 +38,7 @@ VERBS: Final = (
     "stream",
     "gate",
     "prewarm",
+    "render",
     "doctor",
     "engines",
     "bench",
