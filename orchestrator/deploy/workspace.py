@@ -25,7 +25,9 @@ _PREFIX: Final = "spark-speech-run-"
 _MEMORY: Final = Path("/dev/shm")
 _LOCK: Final = "lock"
 _CONTROL: Final = "cp"
-"""Sockets of shared SSH connections; a short name, for a socket's path holds 108 bytes."""
+"""Sockets of shared SSH connections."""
+_SOCKET_BYTES: Final = 107 - 28
+"""What a socket's path may have, less the name that SSH gives it while it makes it."""
 _END: Final = b"\0"
 _EXIT_TIMEOUT_S: Final = 5.0
 _ANSIBLE_CFG: Final = """\
@@ -45,7 +47,7 @@ any_unparsed_is_failed = True
 
 [ssh_connection]
 pipelining = True
-control_path_dir = {folder}/{control}
+control_path_dir = {control}
 ssh_args = -o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=5 -o ServerAliveCountMax=3
 """
 # What makes it quick (pipelining and shared connections save a connection and a file for each task) and what
@@ -73,7 +75,10 @@ def workspace(*, forks: int, connect_timeout_s: int) -> Iterator[Path]:
                 (folder / name).mkdir(mode=0o700)
             (folder / "ansible.cfg").write_text(
                 _ANSIBLE_CFG.format(
-                    forks=forks, connect_timeout_s=connect_timeout_s, folder=folder, control=_CONTROL
+                    forks=forks,
+                    connect_timeout_s=connect_timeout_s,
+                    folder=folder,
+                    control=_control(folder),
                 ),
                 encoding="utf-8",
             )
@@ -133,6 +138,12 @@ def unwritten(path: Path) -> Iterator[None]:
         os.write(pipe, _END)
         reader.join(_EXIT_TIMEOUT_S)
         os.close(pipe)
+
+
+def _control(folder: Path) -> str:
+    """Where the sockets are: beside everything else, unless their paths would be too long."""
+    own = str(folder / _CONTROL)
+    return own if len(os.fsencode(own)) <= _SOCKET_BYTES else "~/.ansible/cp"
 
 
 def _close_connections(folder: Path) -> None:

@@ -38,6 +38,7 @@ def test_it_is_gone_after_an_error_too() -> None:
 
 def test_the_next_run_deletes_what_a_killed_one_left(tmp_path: Path) -> None:
     code = f"""
+import os
 from pathlib import Path
 from orchestrator.deploy import workspace as workspaces
 workspaces._MEMORY = Path({str(tmp_path)!r})
@@ -69,3 +70,13 @@ def test_what_is_written_goes_nowhere(tmp_path: Path, size: int) -> None:
             sink.write("s" * size)
     assert stat.S_ISFIFO(path.stat().st_mode)
     assert path.stat().st_size == 0
+
+
+def test_sockets_are_elsewhere_where_their_paths_would_be_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 80)
+    long.mkdir()
+    monkeypatch.setattr(workspaces, "_MEMORY", long)
+    with workspace(forks=1, connect_timeout_s=1) as folder:
+        assert "control_path_dir = ~/.ansible/cp" in (folder / "ansible.cfg").read_text(encoding="utf-8")
