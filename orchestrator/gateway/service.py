@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
+from urllib.parse import urlsplit
 
 from orchestrator.client import AsyncSpeechClient, ModelCard
 from orchestrator.client.routing import AUTO
@@ -18,6 +19,7 @@ from orchestrator.engines.base import Samples
 from orchestrator.errors import ModelNotFoundError, ModelNotReadyError
 from orchestrator.gateway.live import LiveJob, TritonLive
 from orchestrator.settings import Settings
+from orchestrator.settings_engines import RivaSettings
 from orchestrator.transcript.models import Transcript
 
 Speakers = Literal["none", "if possible", "required"]
@@ -95,6 +97,20 @@ def recognisers(cards: tuple[ModelCard, ...]) -> list[ModelCard]:
     return sorted(able, key=lambda card: (card.rank, card.name))
 
 
+def engine_riva(settings: Settings) -> RivaSettings:
+    """The engine `riva`, unless it is this very gateway, which would ask itself for ever.
+
+    Clients on its machine may share its settings file.
+    """
+    address = urlsplit(f"//{(settings.riva.url or '').rpartition('://')[2]}")
+    try:
+        here = address.port is not None and address.port == settings.gateway.grpc_port
+    except ValueError:  # no port: whoever connects says so
+        here = False
+    local = address.hostname in ("localhost", "127.0.0.1", "::1", settings.gateway.host)
+    return settings.riva.model_copy(update={"url": None}) if here and local else settings.riva
+
+
 class TritonService:
     """`SpeechService` over one Triton server, or several that share the work. Use it on one event loop."""
 
@@ -114,7 +130,8 @@ class TritonService:
             }
         )
         self._client = AsyncSpeechClient(
-            url or settings.gateway.upstreams or None, settings=settings.model_copy(update={"audio": limits})
+            url or settings.gateway.upstreams or None,
+            settings=settings.model_copy(update={"audio": limits, "riva": engine_riva(settings)}),
         )
 
     @property

@@ -11,7 +11,7 @@ from orchestrator.client.catalog import ModelCard
 from orchestrator.contract import Task
 from orchestrator.errors import ConfigurationError, ModelNotFoundError, ModelNotReadyError
 from orchestrator.gateway import service as service_module
-from orchestrator.gateway.service import Job, TritonService
+from orchestrator.gateway.service import Job, TritonService, engine_riva
 from orchestrator.settings import AudioSettings, GatewaySettings, Settings
 from orchestrator.transcript.models import Transcript
 
@@ -126,3 +126,20 @@ def test_the_stricter_limits_hold(client: list[FakeClient]) -> None:
 def test_a_wrong_address() -> None:
     with pytest.raises(ConfigurationError, match="not an address"):
         TritonService(Settings(), "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("127.0.0.1:50051", False),
+        ("grpcs://localhost:50051", False),
+        ("127.0.0.1:50052", True),
+        ("spark:50051", True),
+        ("spark:port", True),
+    ],
+)
+def test_a_gateway_does_not_ask_itself(url: str, asked: bool) -> None:
+    settings = Settings.model_validate({"riva": {"url": url, "rank": 7}})
+    assert (engine_riva(settings).url == url) == asked
+    assert engine_riva(settings).rank == 7
+    assert engine_riva(Settings()).url is None
