@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.deploy import variables
 from orchestrator.deploy.replies import fix_for
 from orchestrator.deploy.runner import ansible_program
 from orchestrator.errors import InventoryError
@@ -80,25 +81,7 @@ def read(path: Path, *, limit: str | None = None, vault_password_file: Path | No
             path=path,
             fix="name one with --inventory or deploy.inventory; docs/deploy.md has examples",
         )
-    command = list_command(path, limit=limit, vault_password_file=vault_password_file)
-    # A source that cannot be read is an error here, not a warning and an empty inventory.
-    strict = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True"}
-    try:
-        done = subprocess.run(
-            command,
-            env={**os.environ, **strict, "ANSIBLE_NOCOLOR": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise InventoryError(
-            f"the inventory took longer than {_TIMEOUT_S:g} s", path=path, fix="check its plugins and scripts"
-        ) from error
-    except OSError as error:
-        raise InventoryError(f"cannot start {command[0]}: {error.strerror}", path=path) from error
+    done = _run(list_command(path, limit=limit, vault_password_file=vault_password_file), path)
     if done.returncode != 0:
         raise _unreadable(path, done.stderr)
     try:
@@ -113,7 +96,7 @@ def read(path: Path, *, limit: str | None = None, vault_password_file: Path | No
             path=path,
             fix=f"list the hosts that serve under the group {GROUP}; docs/deploy.md has examples",
         )
-    return Inventory(path, hosts)
+    return Inventory(path, _resolved(hosts, path, vault_password_file))
 
 
 def list_command(path: Path, *, limit: str | None, vault_password_file: Path | None) -> list[str]:
@@ -154,6 +137,38 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value
+
+
+def _resolved(hosts: Sequence[Host], path: Path, vault_password_file: Path | None) -> tuple[Host, ...]:
+    """The hosts with connection variables as plain values; what cannot be resolved stays as it is."""
+    needing = tuple(host.name for host in hosts if variables.unresolved(host.variables))
+    if not needing:
+        return tuple(hosts)
+    done = _run(variables.resolve_command(path, needing, vault_password_file), path)
+    found = variables.resolved(done.stdout)
+    return tuple(Host(host.name, {**host.variables, **found.get(host.name, {})}) for host in hosts)
+
+
+def _run(command: list[str], path: Path) -> subprocess.CompletedProcess[str]:
+    # A source that cannot be read is an error here, not a warning and an empty inventory.
+    strict = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True"}
+    plain = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_STDOUT_CALLBACK": "minimal"}
+    try:
+        return subprocess.run(
+            command,
+            env={**os.environ, **strict, **plain},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InventoryError(
+            f"the inventory took longer than {_TIMEOUT_S:g} s", path=path, fix="check its plugins and scripts"
+        ) from error
+    except OSError as error:
+        raise InventoryError(f"cannot start {command[0]}: {error.strerror}", path=path) from error
 
 
 def _unreadable(path: Path, printed: str) -> InventoryError:

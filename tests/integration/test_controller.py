@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.deploy import inventory, workspace
+from orchestrator.deploy import connection, inventory, workspace
 from orchestrator.deploy.events import Journal
 from orchestrator.deploy.runner import Event, Outcome, Play, run
-from orchestrator.errors import InventoryError
+from orchestrator.errors import HostUnreachableError, InventoryError
 from tests.deploy.record_events import HERE, record
 from tests.deploy.test_events import journal_of
 
@@ -217,14 +217,32 @@ def test_an_inventory_that_cannot_be_read_is_an_error(tmp_path: Path, text: str)
     assert "Traceback" not in str(caught.value)
 
 
-def test_a_vaulted_inventory_needs_its_password(tmp_path: Path) -> None:
+def test_templates_and_the_vault_are_resolved(tmp_path: Path) -> None:
     from orchestrator.deploy.runner import ansible_program
 
     password = tmp_path / "password"
     password.write_text("open sesame", encoding="utf-8")
     vault = [ansible_program("ansible-vault"), "encrypt_string", "--vault-password-file", str(password)]
-    closed = subprocess.run([*vault, "10.9.8.7"], capture_output=True, text=True, check=True).stdout
+    closed = subprocess.run([*vault, "hunter2"], capture_output=True, text=True, check=True).stdout
     path = tmp_path / "hosts.yml"
-    path.write_text(f"sparks:\n  hosts:\n    a:\n      ansible_host: {closed.strip()}\n", encoding="utf-8")
-    host = inventory.read(path, vault_password_file=password).host("a")
-    assert host.variables["ansible_host"] == "10.9.8.7"
+    path.write_text(
+        f"""
+sparks:
+  vars: {{network: 10.9.8}}
+  hosts:
+    a:
+      ansible_host: "{{{{ network }}}}.7"
+      ansible_become_password: {closed.strip()}
+    b: {{ansible_host: 10.0.0.1}}
+""",
+        encoding="utf-8",
+    )
+    found = inventory.read(path, vault_password_file=password)
+    assert found.host("a").variables["ansible_host"] == "10.9.8.7"
+    assert found.host("a").variables["ansible_become_password"] == "hunter2"
+    assert found.host("b").variables["ansible_host"] == "10.0.0.1"
+
+    closed_host = inventory.read(path).host("a")  # the others can be used all the same
+    with pytest.raises(HostUnreachableError) as caught:
+        connection.command_on(closed_host, ["true"], connect_timeout_s=1)
+    assert "vault" in str(caught.value.fix)
