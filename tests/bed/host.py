@@ -18,7 +18,7 @@ from tests.bed import identity
 from tests.bed.network import Network, kill_cgroup
 
 INIT: Final = Path(__file__).with_name("init.py")
-READY_S: Final = 30
+READY_S: Final = 120
 
 
 class BedError(Exception):

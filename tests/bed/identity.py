@@ -92,6 +92,9 @@ def _users(upper: Path, public_key: str) -> None:
         # Passable for everyone: the interpreter that services of another user run may lie below /root.
         secret.parent.chmod(0o711)
         _opaque(secret)
+        # What this machine's root runs at each login (a version manager, say) would run with each command.
+        for start in (".bashrc", ".bash_profile", ".profile"):
+            (secret.parent / start).write_text("", encoding="ascii")
         (secret / "authorized_keys").write_text(public_key, encoding="ascii")
         secret.chmod(0o700)
         for path in (secret.parent, secret, secret / "authorized_keys"):

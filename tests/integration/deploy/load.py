@@ -26,8 +26,10 @@ from orchestrator.client import Final as FinalWords
 from orchestrator.errors import SpeechError
 
 DIALOGUE: Final = Path(resources.__file__).parent / "training" / "checkpoint" / "dialogue.flac"
-STREAM_SPEED: Final = 4.0
+STREAM_SPEED: Final = 2.0
 """Live streams speak this much faster than people, so that a run of minutes has many beginnings and ends."""
+PAUSE_S: Final = 1.0
+"""Between two pieces of work: a small machine has to roll out beside it."""
 ENDPOINTS: Final[Any] = {"stop_history_ms": 320}
 
 
@@ -174,5 +176,4 @@ class Load:
                     tally.seconds.append(time.monotonic() - began)
                 else:
                     tally.failures.append(f"{time.strftime('%H:%M:%S')} {failure}")
-            if failure is not None:
-                self._end.wait(0.5)
+            self._end.wait(PAUSE_S)
