@@ -280,7 +280,7 @@ def run_programs(number: str, folder: Path, scratch: Path) -> list[dict[str, Any
 
 def many_kernels() -> str:
     """A source of kernels that take a compiler some time each."""
-    lines = "".join(f"    x = x * {n + 2}.5f + sinf(x) * cosf(x + {n}.0f);\n" for n in range(12))
+    lines = "".join(f"    x = x * {n + 2}.5f + sinf(x) * cosf(x + {n}.0f);\n" for n in range(4))
     kernels = (
         f'extern "C" __global__ void k{number}(float *d, float f) {{\n'
         f"  float x = d[threadIdx.x] + {number}.0f;\n  for (int i = 0; i < 100; i++) {{\n{lines}  }}\n"
