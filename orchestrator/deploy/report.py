@@ -174,7 +174,7 @@ def show_fleet(fleet: Fleet, console: Console) -> None:
     """Every host a row, with what is wrong below it."""
     table = Table(box=None, pad_edge=False)
     for heading in ("Host", "Verdict", "Release", "Slot", "Models", "Memory", "Free", "Last roll-out"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for host in fleet.hosts:
         table.add_row(*_row(host))
     console.print(table, highlight=False)
@@ -201,7 +201,7 @@ def _row(host: HostStatus) -> tuple[str, ...]:
         f"{ready}/{len(models)} ready" if models else "-",
         _mib(host.active.get("memory_bytes")),
         _mib(host.facts.get("mem_available_bytes")),
-        f"{last.get('at', '')} {last.get('outcome', '')}" if last else "-",
+        f"{str(last.get('at', ''))[:16].replace('T', ' ')} {last.get('outcome', '')}" if last else "-",
     )
 
 

@@ -21,6 +21,9 @@ from orchestrator.deploy.runner import Play
 from orchestrator.settings import DeploySettings
 
 _LOG_LINES: Final = 20
+"""Shown of each failed host, out of ten times as many."""
+_PROBES: Final = '"route": "/v1/health/'
+"""Requests of the front that come several times a second and say nothing about a failure."""
 _LOG_TIMEOUT_S: Final = 10.0
 _REVERT: Final = "revert.yml"
 
@@ -219,21 +222,19 @@ def with_logs(
         if any(failure.host == host.name and not failure.unreachable for failure in failures)
     ]
     lines = asyncio.run(_last_lines(wanted, settings)) if wanted else []
+    texts = [
+        (line.host, f"{line.time:%H:%M:%S} {line.unit}: {line.message}")
+        for line in lines
+        if _PROBES not in line.message
+    ]
     return tuple(
-        replace(
-            failure,
-            log=tuple(
-                f"{line.time:%H:%M:%S} {line.unit}: {line.message}"
-                for line in lines
-                if line.host == failure.host
-            ),
-        )
+        replace(failure, log=tuple(text for host, text in texts if host == failure.host)[-_LOG_LINES:])
         for failure in failures
     )
 
 
 async def _last_lines(hosts: Sequence[Host], settings: DeploySettings) -> list[logs.Line]:
-    query = logs.Query(lines=_LOG_LINES)
+    query = logs.Query(lines=10 * _LOG_LINES)
     lines, _ = await logs.collect(
         hosts, query, timeout_s=_LOG_TIMEOUT_S, connect_timeout_s=settings.connect_timeout_s
     )
