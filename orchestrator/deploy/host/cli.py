@@ -71,18 +71,18 @@ def run(chosen: argparse.Namespace) -> dict[str, Any]:
     if verb == "unmet":
         return expectations.unmet(_object(chosen.request).get("expected", []))
     if verb == "publish":
-        with machine.store.guarded():
+        with machine.store.guarded(check=chosen.check):
             return arrival.publish(layout, chosen.release, check=chosen.check)
     if verb == "verify":
         return releases.verify(layout, chosen.release)
     if verb == "activate":
-        with machine.store.guarded():
+        with machine.store.guarded(check=chosen.check):
             if chosen.check:
                 releases.require(layout, chosen.release)
                 return {"changed": releases.current(layout) != chosen.release, "release": chosen.release}
             return {"changed": releases.point(layout, chosen.release), "release": chosen.release}
     if verb == "prune":
-        with machine.store.guarded():
+        with machine.store.guarded(check=chosen.check):
             return releases.prune(layout, machine.store.read(), chosen.keep, check=chosen.check)
     if verb == "begin":
         content = Content(
@@ -175,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
 def _lock(machine: Machine, chosen: argparse.Namespace) -> dict[str, Any]:
     now = machine.now()
     file = LockFile(machine.layout)
-    with machine.store.guarded():
+    with machine.store.guarded(check=chosen.check):
         held = file.read()
         if chosen.action == "release":
             if held is None or (held.run != chosen.run and not chosen.force):

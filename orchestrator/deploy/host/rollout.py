@@ -43,8 +43,9 @@ class Rollout:
             SlotError, FrontError: an older transaction could not be reverted.
         """
         machine = self._machine
-        with self._store.guarded():
-            refuse_other(LockFile(machine.layout).read(), wish.run, machine.now())
+        with self._store.guarded(check=self._check):
+            if not self._check:
+                refuse_other(LockFile(machine.layout).read(), wish.run, machine.now())
             state = self._store.read()
             cut_off = state.open
             if cut_off is not None and self._resumable(state, cut_off, wish):
@@ -79,7 +80,7 @@ class Rollout:
         """
         machine = self._machine
         began = machine.monotonic()
-        with self._store.guarded():
+        with self._store.guarded(check=self._check):
             state = self._store.read()
             transaction = state.open
             ours = transaction is not None and transaction.slot == slot and transaction.phase != "reverting"
@@ -94,7 +95,7 @@ class Rollout:
             if not running:
                 machine.services.start(slot)
         self._machine.wait_ready(slot, timeout_s)
-        with self._store.guarded():
+        with self._store.guarded(check=self._check):
             if not running:
                 self._machine.note_footprint(slot, before - machine.memory())
             if ours:
@@ -108,7 +109,7 @@ class Rollout:
         Raises:
             TransitionError: it is the active one.
         """
-        with self._store.guarded():
+        with self._store.guarded(check=self._check):
             state = self._store.read()
             running = self._machine.running(slot)
             if slot == state.active and running:
@@ -124,7 +125,7 @@ class Rollout:
     def down(self) -> dict[str, Any]:
         """End the service on this host: stop and disable both slots, forget what serves."""
         machine = self._machine
-        with self._store.guarded():
+        with self._store.guarded(check=self._check):
             state = self._store.read()
             running = [slot for slot in states.SLOTS if machine.running(slot)]
             changed = bool(running) or state.active is not None or state.open is not None
@@ -143,7 +144,7 @@ class Rollout:
         Raises:
             TransitionError: the run has no transaction here whose slot was started.
         """
-        with self._store.guarded():
+        with self._store.guarded(check=self._check):
             state = self._store.read()
             if self._check and (state.transaction is None or state.transaction.run != run):
                 return {"changed": True}
@@ -158,7 +159,7 @@ class Rollout:
             FrontError: the front does not obey; the other slot serves as before.
         """
         machine = self._machine
-        with self._store.guarded():
+        with self._store.guarded(check=self._check):
             state = self._store.read()
             again = state.open is None and slot == state.active
             if self._check:
@@ -176,7 +177,7 @@ class Rollout:
             FrontError: the front does not answer.
         """
         machine = self._machine
-        with self._store.guarded():
+        with self._store.guarded(check=self._check):
             state = self._store.read()
             if slot == state.active and state.open is None:
                 raise TransitionError(f"slot {slot} serves", fix="begin a rollout, or use down")
@@ -200,7 +201,7 @@ class Rollout:
             ReleaseNotFoundError: the release is gone from the disk.
         """
         machine = self._machine
-        with self._store.guarded():
+        with self._store.guarded(check=self._check):
             state = self._store.read()
             transaction = state.transaction
             if transaction is None or transaction.run != run:
@@ -230,7 +231,7 @@ class Rollout:
         Raises:
             SlotError, FrontError: the old content does not come up; try again, or look at the host.
         """
-        with self._store.guarded():
+        with self._store.guarded(check=self._check):
             state = self._store.read()
             transaction = state.transaction
             if transaction is None or transaction.run != run:
@@ -245,7 +246,7 @@ class Rollout:
         Raises:
             SlotError, FrontError: as `revert`.
         """
-        with self._store.guarded():
+        with self._store.guarded(check=self._check):
             state = self._store.read()
             if state.open is None:
                 return {"changed": False, "reason": "nothing was cut off"}
@@ -253,7 +254,7 @@ class Rollout:
 
     def extend(self, run: str, confirm_s: float) -> dict[str, Any]:
         """Arm the timer anew, if the run is open here."""
-        with self._store.guarded():
+        with self._store.guarded(check=self._check):
             transaction = self._store.read().open
             if transaction is None or transaction.run != run:
                 return {"changed": False, "reason": f"run {run} is not open here"}

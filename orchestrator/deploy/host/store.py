@@ -60,12 +60,15 @@ class StateStore:
             write_atomic(path, b"\1" * RESERVE_BYTES)
 
     @contextmanager
-    def guarded(self, wait_s: float = GUARD_WAIT_S) -> Iterator[None]:
-        """Keep other verbs out.
+    def guarded(self, *, check: bool = False, wait_s: float = GUARD_WAIT_S) -> Iterator[None]:
+        """Keep other verbs out; a ``check`` only reads, and neither waits nor makes a file.
 
         Raises:
             RepositoryError: another one went on for ``wait_s`` seconds.
         """
+        if check:
+            yield
+            return
         with exclusive(self._layout.guard, wait_s=wait_s, holder="another step on this host"):
             yield
 

@@ -67,7 +67,6 @@ def test_a_rollout_by_its_verbs(program: Program) -> None:
 
 
 def test_check_says_so_and_writes_nothing(program: Program) -> None:
-    before = sorted(path.name for path in program.home.iterdir())
     code, said = program("--check", *BEGIN)
     assert (code, said["changed"], said["check"]) == (0, True, True)
     for arguments in (
@@ -77,10 +76,12 @@ def test_check_says_so_and_writes_nothing(program: Program) -> None:
         ["extend", "--run", "r1"],
     ):
         assert program("--check", *arguments)[0] == 0
-    assert not (program.home / "deploy" / "state.json").exists()
-    assert [
-        name for name in sorted(path.name for path in program.home.iterdir()) if name != "deploy"
-    ] == before
+    assert [path.name for path in program.home.iterdir()] == ["releases"]
+
+
+def test_a_check_is_not_refused_by_another_deployment(program: Program) -> None:
+    program("lock", "acquire", "--run", "r2", "--ttl", "60")
+    assert program("--check", *BEGIN)[1]["changed"] is True
 
 
 @pytest.mark.parametrize(
