@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from orchestrator import resources
 from orchestrator.deploy.host.front import HaproxyFront
 from orchestrator.deploy.host.layout import Layout
@@ -36,6 +38,14 @@ def until(true: Callable[[], Any], within_s: float = 15.0) -> None:
     while not true():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
+
+
+def balancer_variables(servers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the role load_balancer hands to the front's, with these hosts."""
+    tasks = yaml.safe_load((resources.playbooks() / "roles/load_balancer/tasks/main.yml").read_text())
+    (given,) = [task["vars"] for task in tasks if "vars" in task]
+    plain = {key: value for key, value in given.items() if "{{" not in str(value)}
+    return plain | {"front_servers": list(servers)}
 
 
 def render(folder: Path, name: str = "front", **variables: Any) -> Path:
@@ -105,6 +115,15 @@ class Front:
         lines = self.ask("show info").splitlines()
         return next((line for line in lines if line.startswith("Pid:")), "")
 
+    def signal(self, number: int) -> None:
+        """To all of its processes, by their configuration."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                if str(self.config) in path.read_text():
+                    os.kill(int(path.parent.name), number)
+            except OSError:
+                continue
+
     def stop(self) -> None:
         """End it at once."""
         self.process.send_signal(signal.SIGTERM)
@@ -163,15 +182,8 @@ def running_front(folder: Path, name: str = "front", **variables: Any) -> Iterat
     try:
         yield front
     finally:
-        if front.process.poll() is None:
-            front.process.kill()
+        front.signal(signal.SIGKILL)
         front.process.wait()
-        for path in Path("/proc").glob("[0-9]*/cmdline"):  # workers of a killed master
-            try:
-                if str(config) in path.read_text():
-                    os.kill(int(path.parent.name), signal.SIGKILL)
-            except OSError:
-                continue
 
 
 class StandIn(FakeStreams):
