@@ -386,7 +386,7 @@ def _image_check(request: Request, probe: Probe, *, there: bool) -> Check:
         "image",
         FAIL,
         f"{request.image} is not here and cannot be pulled: {said[0]}",
-        "give a registry token in spark_speech_registry_token"
+        "log in to the registry on the host: sudo docker login"
         if denied
         else "check the image's name and the network, or load it from a file",
     )

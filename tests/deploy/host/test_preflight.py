@@ -189,7 +189,7 @@ def test_a_container_that_sees_no_gpu() -> None:
 @pytest.mark.parametrize(
     ("said", "fix"),
     [
-        ("unauthorized: <html>Authentication is required</html>", "token"),
+        ("unauthorized: <html>Authentication is required</html>", "docker login"),
         ("no such manifest: nvcr.io/nvidia/tritonserver:0", "name"),
     ],
 )
