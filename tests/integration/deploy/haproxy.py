@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -49,31 +47,19 @@ def balancer_variables(servers: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def render(folder: Path, name: str = "front", **variables: Any) -> Path:
-    """The configuration that the role would write, by Ansible's own template module."""
+    """The configuration that the role would write: its template and its defaults, by Ansible's own engine."""
+    from ansible.parsing.dataloader import DataLoader
+    from ansible.template import Templar, trust_as_template
+
     roles = resources.playbooks() / "roles"
-    given = folder / f"{name}-variables.json"
-    given.write_text(json.dumps({"front_name": name, "ansible_managed": "test", **variables}))
+    loader = DataLoader()
+    known: dict[str, Any] = {}
+    for role in ("spark_speech", "front"):
+        known |= loader.load_from_file(str(roles / role / "defaults/main.yml"), trusted_as_template=True)
+    known |= {"front_name": name, "ansible_managed": "test", **variables}
+    template = (roles / "front/templates/front.cfg.j2").read_text()
     written = folder / f"{name}.cfg"
-    done = subprocess.run(
-        [
-            str(Path(sys.executable).parent / "ansible"),
-            "localhost",
-            "--connection=local",
-            "--inventory=localhost,",
-            "--module-name=ansible.builtin.template",
-            f"--args=src={roles / 'front/templates/front.cfg.j2'} dest={written}",
-            f"--extra-vars=@{roles / 'spark_speech/defaults/main.yml'}",
-            f"--extra-vars=@{roles / 'front/defaults/main.yml'}",
-            f"--extra-vars=@{given}",
-            f"--extra-vars=ansible_python_interpreter={sys.executable}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "ANSIBLE_LOCAL_TEMP": str(folder / "ansible"), "LC_ALL": "C.UTF-8"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    written.write_text(str(Templar(loader, variables=known).template(trust_as_template(template))))
     return written
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
@@ -48,6 +49,7 @@ class Load:
                     if said != TEXT:
                         self.failures.append(f"recording: {said}")
                     self.done += 1
+                    time.sleep(0.02)
                 except SpeechError as error:
                     self.failures.append(f"recording: {error}")
 
