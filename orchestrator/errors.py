@@ -40,7 +40,6 @@ one of these, with the original as ``__cause__``.
     ├── DeployError               hosts, and rolling a release out to them
     │   ├── InventoryError            the inventory cannot be read or lacks the host
     │   ├── HostUnreachableError      a host does not answer
-    │   ├── RolloutError              a run of the playbooks failed or was stopped
     │   └── HostError                 what the program on the host says
     │       ├── HostLockedError           another deployment has the host
     │       ├── HostStateError            the host's own record is damaged
@@ -258,10 +257,6 @@ class InventoryError(DeployError):
 
 class HostUnreachableError(DeployError):
     """A host does not answer over its connection in time."""
-
-
-class RolloutError(DeployError):
-    """A run of the playbooks failed or was stopped; says what became of the hosts."""
 
 
 class HostError(DeployError):

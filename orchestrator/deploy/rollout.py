@@ -18,6 +18,7 @@ from orchestrator.deploy.events import Failure, HostResult, Journal, Step
 from orchestrator.deploy.inventory import Host, Inventory
 from orchestrator.deploy.plan import Rollout
 from orchestrator.deploy.runner import Play
+from orchestrator.errors import DeployError
 from orchestrator.settings import DeploySettings
 
 _LOG_LINES: Final = 20
@@ -123,23 +124,38 @@ def carry_out(
         DeployError, MissingDependencyError: Ansible cannot be run at all; nothing was changed.
     """
     play = play_of(rollout, playbook, inventory, settings)
-    journal, outcome = run_play(play, watchers.on_step, watchers.should_stop)
+    journal, broken = Journal(), None
+    try:
+        outcome = run_play(play, journal, watchers.on_step, watchers.should_stop)
+    except DeployError as error:
+        if not journal.touched:
+            raise
+        outcome, broken = runner.Outcome(rc=1), Failure("-", "running Ansible", error.message, error.fix)
     results = tuple(journal.hosts.values())
     if outcome.ok:
         ended = Outcome.DONE if journal.changed else Outcome.UNCHANGED
         return Report(rollout.run, _release(rollout), ended, results)
-    failures = with_logs(failures_of(journal, outcome), inventory, settings)
+    found = failures_of(journal, outcome) if broken is None else (broken,)
+    failures = with_logs(found, inventory, settings)
     fates = dict.fromkeys(rollout.hosts, Fate.UNTOUCHED)
     revert_failures: tuple[Failure, ...] = ()
     if journal.touched:
         watchers.on_revert()
-        back, back_outcome = run_play(
-            replace(play, playbook=resources.playbooks() / _REVERT), watchers.on_step, lambda: False
-        )
-        revert_failures = not_brought_back(back, back_outcome)
+        back, revert_failures = _bring_back(play, watchers)
         fates = fates_of(rollout.hosts, journal.touched, back, revert_failures)
     ended = Outcome.STOPPED if outcome.stopped else Outcome.FAILED
     return Report(rollout.run, _release(rollout), ended, results, failures, fates, revert_failures)
+
+
+def _bring_back(play: Play, watchers: Watchers) -> tuple[Journal, tuple[Failure, ...]]:
+    """The way back of every host of a run, and why some did not come back."""
+    back = Journal()
+    way_back = replace(play, playbook=resources.playbooks() / _REVERT)
+    try:
+        outcome = run_play(way_back, back, watchers.on_step, lambda: False)
+    except DeployError as error:
+        return back, (Failure("-", "running Ansible", error.message, error.fix),)
+    return back, not_brought_back(back, outcome)
 
 
 def try_out(
@@ -155,7 +171,8 @@ def try_out(
         DeployError, MissingDependencyError: Ansible cannot be run at all.
     """
     play = replace(play_of(rollout, playbook, inventory, settings), check=True)
-    journal, outcome = run_play(play, watchers.on_step, watchers.should_stop)
+    journal = Journal()
+    outcome = run_play(play, journal, watchers.on_step, watchers.should_stop)
     return journal, () if outcome.ok else failures_of(journal, outcome)
 
 
@@ -242,17 +259,16 @@ async def _last_lines(hosts: Sequence[Host], settings: DeploySettings) -> list[l
 
 
 def run_play(
-    play: Play, on_step: Callable[[Step], None], should_stop: Callable[[], bool]
-) -> tuple[Journal, runner.Outcome]:
-    """Run a playbook and fold its events; ``on_step`` hears what they mean."""
-    journal = Journal()
+    play: Play, journal: Journal, on_step: Callable[[Step], None], should_stop: Callable[[], bool]
+) -> runner.Outcome:
+    """Run a playbook and fold its events into ``journal``; ``on_step`` hears what they mean."""
 
     def on_event(event: runner.Event) -> None:
         step = journal.apply(event)
         if step is not None:
             on_step(step)
 
-    return journal, runner.run(play, on_event, should_stop)
+    return runner.run(play, on_event, should_stop)
 
 
 def _release(rollout: Rollout) -> str:

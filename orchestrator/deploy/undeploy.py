@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orchestrator.deploy.events import Failure, HostResult
+from orchestrator.deploy.events import Failure, HostResult, Journal
 from orchestrator.deploy.inventory import Inventory
 from orchestrator.deploy.plan import Rollout
 from orchestrator.deploy.rollout import Watchers, failures_of, play_of, run_play
@@ -54,9 +54,9 @@ def take_away(
     Raises:
         DeployError, MissingDependencyError: Ansible cannot be run at all.
     """
-    journal, outcome = run_play(
-        play_of(rollout, _PLAYBOOK, inventory, settings), watchers.on_step, watchers.should_stop
-    )
+    journal = Journal()
+    play = play_of(rollout, _PLAYBOOK, inventory, settings)
+    outcome = run_play(play, journal, watchers.on_step, watchers.should_stop)
     failures = () if outcome.ok else failures_of(journal, outcome)
     if outcome.stopped and not failures:
         failures = (Failure("-", "removal", "it was stopped", "run undeploy again"),)

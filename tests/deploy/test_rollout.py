@@ -12,6 +12,7 @@ from orchestrator.deploy.plan import Rollout
 from orchestrator.deploy.rollout import Fate, Outcome, Watchers, carry_out, failures_of, fates_of
 from orchestrator.deploy.runner import Event, Play
 from orchestrator.deploy.runner import Outcome as Ended
+from orchestrator.errors import DeployError
 from orchestrator.settings import DeploySettings
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -137,3 +138,29 @@ def test_steps_of_both_runs_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     ansible = Ansible(monkeypatch, site=("results", Ended(2)), revert=("revert", Ended(0)))
     carried(ansible, Watchers(on_step=steps.append))
     assert [step.task for step in steps if step.kind == "play"] == ["Every result", "Refusal", "Revert"]
+
+
+@pytest.mark.parametrize("touched", [True, False])
+def test_an_ansible_that_breaks_off_brings_back_what_was_touched(
+    monkeypatch: pytest.MonkeyPatch, touched: bool
+) -> None:
+    plays: list[str] = []
+
+    def run(play: Play, on_event, should_stop) -> Ended:  # type: ignore[no-untyped-def]
+        plays.append(play.playbook.stem)
+        for event in events_of("revert" if touched else "preflight"):
+            on_event(event)
+        if play.playbook.stem == "site":
+            raise DeployError("no space left", fix="free some")
+        return Ended(0)
+
+    monkeypatch.setattr(rollouts.runner, "run", run)
+    monkeypatch.setattr(rollouts, "with_logs", lambda failures, *rest: tuple(failures))
+    if not touched:
+        with pytest.raises(DeployError):
+            carry_out(ROLLOUT, "site.yml", INVENTORY, DeploySettings(), Watchers())
+        return
+    report = carry_out(ROLLOUT, "site.yml", INVENTORY, DeploySettings(), Watchers())
+    assert plays == ["site", "revert"]
+    assert [failure.reason for failure in report.failures] == ["no space left"]
+    assert report.fates["a"] is Fate.REVERTED
