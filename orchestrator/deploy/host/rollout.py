@@ -154,7 +154,7 @@ class Rollout:
         """Send new work to the slot; what the other one has, it finishes.
 
         Raises:
-            TransitionError: the slot was not started in an open transaction, and is not the active one.
+            TransitionError: the slot did not pass the gate in an open transaction, and is not the active one.
             SlotError: its services do not run.
             FrontError: the front does not obey; the other slot serves as before.
         """

@@ -207,10 +207,10 @@ def switched(state: HostState, slot: str) -> HostState:
     """The slot is the active one.
 
     Raises:
-        TransitionError: it is not the slot of an open transaction that was started.
+        TransitionError: it is not the slot of an open transaction that passed its gate.
     """
     transaction = _open(state, slot)
-    _require(transaction, "started", "gated", "switched", verb="switch", first="start")
+    _require(transaction, "gated", "switched", verb="switch", first="gate")
     return replace(_to(state, "switched"), active=slot)
 
 

@@ -89,8 +89,8 @@ def test_a_rollout_that_is_committed_is_the_known_good() -> None:
     assert (again.active, again.known_good, again.slots["blue"]) == ("green", CONTENTS[1], CONTENTS[0])
 
 
-@pytest.mark.parametrize("names", [("switched",), ("begun", "switched"), ("begun", "gated")])
-def test_a_slot_that_was_not_started_is_neither_gated_nor_switched_to(names: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("names", [("switched",), ("begun", "gated"), ("begun", "started", "switched")])
+def test_nothing_is_gated_before_its_start_or_switched_to_before_its_gate(names: tuple[str, ...]) -> None:
     with pytest.raises(TransitionError):
         reached(HostState(), *names)
 
@@ -102,7 +102,7 @@ def test_what_does_not_serve_is_not_committed(phase: tuple[str, ...]) -> None:
 
 
 def test_a_transaction_on_its_way_back_is_not_committed() -> None:
-    state = reached(HostState(), "begun", "started", "switched", "reverting")
+    state = reached(HostState(), "begun", "started", "gated", "switched", "reverting")
     with pytest.raises(TransitionError):
         states.committed(state, "r1", "now")
     with pytest.raises(TransitionError):
@@ -117,7 +117,7 @@ def test_a_second_transaction_waits_for_the_first() -> None:
 def test_history_does_not_grow_for_ever() -> None:
     state = HostState()
     for number in range(states.HISTORY_MAX + 3):
-        state = reached(state, "begun", "started", "switched", "committed", run=f"r{number}")
+        state = reached(state, "begun", "started", "gated", "switched", "committed", run=f"r{number}")
     assert len(state.history) == states.HISTORY_MAX
     assert state.history[-1].run == f"r{states.HISTORY_MAX + 2}"
 
