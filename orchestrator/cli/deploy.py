@@ -85,7 +85,7 @@ def deploy(
             return
         with watching(rollout) as watchers:
             report = carry_out(rollout, _PLAYBOOK, hosts, settings.deploy, watchers)
-        own.clean = not report.left
+        own.clean = report.clean
         own.settled = report.ok and limit is None
     data, human = shown(report)
     emit(data, human, as_json=as_json)

@@ -73,7 +73,7 @@ def rollback(
         )
         with watching(rollout) as watchers:
             report = carry_out(rollout, _PLAYBOOK, hosts, settings.deploy, watchers)
-        own.clean = not report.left
+        own.clean = report.clean
         own.settled = report.ok and limit is None
     data, human = shown(report)
     emit(data, human, as_json=as_json)

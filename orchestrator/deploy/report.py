@@ -130,6 +130,7 @@ def _show_fates(report: Report, console: Console) -> None:
         Fate.UNTOUCHED: "untouched",
         Fate.REVERTED: "[green]back at what it served before[/]",
         Fate.AS_BEFORE: "[green]serves what it served before[/]",
+        Fate.COMMITTED: "[green]serves the new release[/]; only what comes after that failed",
         Fate.LEFT: "[red]not brought back from here[/]; if it was begun, its timer does it",
     }
     table = Table(box=None, show_header=False, pad_edge=False)

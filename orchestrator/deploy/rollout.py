@@ -1,24 +1,26 @@
 """Carrying a roll-out through: run it, and where it fails or is stopped, bring every host back.
 
 The hosts end at one release: the new one everywhere, or on each what it served before. A host that cannot be
-reached for the way back goes back by itself, when the timer that its ``begin`` armed is over.
+reached for the way back goes back by itself, when the timer that its ``begin`` armed is over. Once every host
+has committed there is no way back: one that is out of reach by then would stay at the new release alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
 from orchestrator import resources
-from orchestrator.deploy import logs, runner
-from orchestrator.deploy.events import Failure, HostResult, Journal, Step
+from orchestrator.deploy import connection, logs, runner
+from orchestrator.deploy.events import Call, Failure, HostResult, Journal, Step
 from orchestrator.deploy.inventory import Host, Inventory
 from orchestrator.deploy.plan import Rollout
 from orchestrator.deploy.runner import Play
-from orchestrator.errors import DeployError
+from orchestrator.errors import DeployError, HostUnreachableError
 from orchestrator.settings import DeploySettings
 
 _LOG_LINES: Final = 20
@@ -47,6 +49,8 @@ class Fate(StrEnum):
     """It serves what it served before."""
     AS_BEFORE = "as before"
     """It had not begun to serve anything else."""
+    COMMITTED = "committed"
+    """It serves the new release; what failed came after that, such as giving the lock back."""
     LEFT = "left"
     """It could not be brought back from here: its timer does, if it began at all."""
 
@@ -82,6 +86,13 @@ class Report:
     def left(self) -> tuple[str, ...]:
         """The hosts that their timers must bring back."""
         return tuple(host for host, fate in self.fates.items() if fate is Fate.LEFT)
+
+    @property
+    def clean(self) -> bool:
+        """Whether no lock of this run can be left on a host."""
+        return self.ok or not (
+            self.left or any(failure.unreachable for failure in (*self.failures, *self.revert_failures))
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-ready data."""
@@ -139,12 +150,45 @@ def carry_out(
     failures = with_logs(found, inventory, settings)
     fates = dict.fromkeys(rollout.hosts, Fate.UNTOUCHED)
     revert_failures: tuple[Failure, ...] = ()
-    if journal.touched:
+    if committed_everywhere(rollout.hosts, journal):
+        asyncio.run(unlock(rollout.run, inventory.hosts, settings))
+        fates = dict.fromkeys(rollout.hosts, Fate.COMMITTED)
+    elif journal.touched:
         watchers.on_revert()
         back, revert_failures = _bring_back(play, watchers)
         fates = fates_of(rollout.hosts, journal.touched, back, revert_failures)
     ended = Outcome.STOPPED if outcome.stopped else Outcome.FAILED
     return Report(rollout.run, _release(rollout), ended, results, failures, fates, revert_failures)
+
+
+def committed_everywhere(hosts: Sequence[str], journal: Journal) -> bool:
+    """Whether the new release is every host's known good one now, as the hosts themselves have said.
+
+    A host that served it before the run has nothing to commit; one at least had.
+    """
+
+    def said(host: str, verb: str) -> list[Call]:
+        calls = journal.hosts[host].calls if host in journal.hosts else []
+        return [call for call in calls if call.verb == verb and "error" not in call.reply]
+
+    committed = [host for host in hosts if said(host, "commit")]
+    served = [host for host in hosts if any(not call.reply.get("changed") for call in said(host, "begin"))]
+    return bool(committed) and set(committed) | set(served) >= set(hosts)
+
+
+async def unlock(run: str, hosts: Sequence[Host], settings: DeploySettings) -> None:
+    """Give the run's locks back where the hosts can be reached; any other expires."""
+
+    async def one(host: Host) -> None:
+        with suppress(HostUnreachableError):
+            await connection.ask(
+                host,
+                connection.host_program(host, "lock", "release", "--run", run),
+                timeout_s=settings.status_timeout_s,
+                connect_timeout_s=settings.connect_timeout_s,
+            )
+
+    await asyncio.gather(*(one(host) for host in hosts))
 
 
 def _bring_back(play: Play, watchers: Watchers) -> tuple[Journal, tuple[Failure, ...]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,63 @@ def test_an_ansible_that_breaks_off_brings_back_what_was_touched(
     assert plays == ["site", "revert"]
     assert [failure.reason for failure in report.failures] == ["no space left"]
     assert report.fates["a"] is Fate.REVERTED
+
+
+def committed(host: str) -> list[Event]:
+    result = {"cmd": ["python3", "host.pyz", "commit", "--run", "r1"], "stdout": '{"changed": true}'}
+    data = {"host": host, "task": "Commit", "task_action": "command"}
+    return [
+        {"event": "runner_on_start", "event_data": data},
+        {"event": "runner_on_ok", "event_data": {**data, "res": result}},
+    ]
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_there_is_no_way_back_once_every_host_has_committed(
+    monkeypatch: pytest.MonkeyPatch, everywhere: bool
+) -> None:
+    plays: list[Play] = []
+    unlocked: list[tuple[str, tuple[str, ...]]] = []
+
+    async def unlock(run: str, hosts: Sequence[Host], settings: DeploySettings) -> None:
+        unlocked.append((run, tuple(host.name for host in hosts)))
+
+    monkeypatch.setattr(rollouts, "unlock", unlock)
+    cut = {
+        "host": "gone",
+        "task": "Unlock the host",
+        "res": {"msg": "Connection timed out", "unreachable": True},
+    }
+
+    def run(play: Play, on_event, should_stop) -> Ended:  # type: ignore[no-untyped-def]
+        plays.append(play)
+        if play.playbook.stem != "site":
+            return Ended(0)
+        for host in HOSTS if everywhere else ("a", "gone"):
+            for event in committed(host):
+                on_event(event)
+        on_event({"event": "runner_on_unreachable", "event_data": cut})
+        return Ended(4)
+
+    monkeypatch.setattr(rollouts.runner, "run", run)
+    monkeypatch.setattr(rollouts, "with_logs", lambda failures, *rest: tuple(failures))
+    report = carry_out(ROLLOUT, "site.yml", INVENTORY, DeploySettings(), Watchers())
+    assert report.outcome is Outcome.FAILED
+    assert not report.clean  # the host out of reach is still locked
+    if everywhere:
+        assert [play.playbook.stem for play in plays] == ["site"]
+        assert unlocked == [("r1", HOSTS)]
+        assert set(report.fates.values()) == {Fate.COMMITTED}
+    else:
+        assert [play.playbook.stem for play in plays] == ["site", "revert"]
+
+
+@pytest.mark.parametrize(("served", "expected"), [(True, True), (False, False)])
+def test_a_host_that_served_it_before_has_nothing_to_commit(served: bool, expected: bool) -> None:
+    journal = Journal()
+    for event in committed("a"):
+        journal.apply(event)
+    journal.hosts["b"] = HostResult("b", calls=[Call(("begin",), {"changed": not served})])
+    assert rollouts.committed_everywhere(("a", "b"), journal) is expected
+    assert not rollouts.committed_everywhere(("b",), journal)
+    assert not rollouts.committed_everywhere(("a", "gone"), journal)
