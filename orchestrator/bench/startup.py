@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from orchestrator.bench.fresh import stages_of
 from orchestrator.bench.report import Report, Row, versions
-from orchestrator.bench.startup_probe import MARK, Task
+from orchestrator.bench.startup_probe import Task
 from orchestrator.coldstart.cuda_cache import cuda_environment
-from orchestrator.errors import ModelLoadError
 from orchestrator.progress import ProgressReporter, SilentProgress
 
 REPEATS: Final = 5
 RECORDING_S: Final = 10.0
-_TIMEOUT_S: Final = 600.0
-_PROBE: Final = (
-    "import time; begun = time.monotonic(); from orchestrator.bench.startup_probe import main; main(begun)"
-)
+_PROBE: Final = "orchestrator.bench.startup_probe"
 
 
 def run(
@@ -85,29 +79,4 @@ def _rows(runs: Sequence[Mapping[str, float]]) -> list[Row]:
 def _one(folder: Path, device: str, seconds: float, environment: Mapping[str, str]) -> dict[str, float]:
     """The stages of one fresh process, in seconds."""
     task = Task(started=time.monotonic(), folder=str(folder.absolute()), device=device, seconds=seconds)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", _PROBE, json.dumps(task)],
-            capture_output=True,
-            text=True,
-            env=dict(environment),
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ModelLoadError(
-            f"the engine did not start within {_TIMEOUT_S:g} s", fix="look at the machine's load", path=folder
-        ) from error
-    for line in done.stdout.splitlines():
-        if line.startswith(MARK):
-            answer: dict[str, Any] = json.loads(line.removeprefix(MARK))
-            if "error" in answer:
-                raise ModelLoadError(answer["error"], fix=answer["fix"], model="parakeet")
-            stages: dict[str, float] = answer["stages"]
-            return stages
-    reason = ([line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"])[-1]
-    raise ModelLoadError(
-        f"the engine did not start: {reason[:300]}",
-        fix=f"load it by hand to see why: its files are in {folder}",
-        path=folder,
-    )
+    return stages_of(_PROBE, task, environment, model="parakeet", folder=folder)

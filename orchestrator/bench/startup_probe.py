@@ -6,10 +6,9 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import TypedDict
 
-MARK: Final = "start-up: "
-"""Opens the line of the output that holds the result."""
+from orchestrator.bench.fresh import MARK
 
 
 class Task(TypedDict):

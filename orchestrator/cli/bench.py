@@ -45,6 +45,7 @@ def register(app: typer.Typer) -> None:
         gateway,
         overload,
         startup,
+        coldstart,
         demo,
     ):
         group.command(verb.__name__)(verb)
@@ -391,6 +392,78 @@ def startup(
             progress=progress,
         )
     _show(report, as_json=as_json)
+
+
+def coldstart(
+    ctx: typer.Context,
+    engines: Annotated[
+        str, typer.Option(metavar="NAME,NAME,...", help="Engines; by default all of the release.")
+    ] = "",
+    folders: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--folder",
+            metavar="ENGINE=FOLDER",
+            help="An engine's files, instead of the release's; repeatable.",
+        ),
+    ] = None,
+    release: ReleaseName = "current",
+    device: Annotated[str, typer.Option(help="A torch device: cpu, cuda or cuda:<number>.")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="Fresh processes for each engine and state.", min=1)] = 3,
+    seconds: Annotated[float, typer.Option(help="Length of the recording.", min=1, max=30)] = 10.0,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the stages as stacked bars as well.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Engines from cold and from warm caches to their first result, stage by stage; slower ones are told."""
+    from orchestrator.bench.coldstart import benchmark as bench
+    from orchestrator.progress import RichProgress
+
+    home = settings_of(ctx).paths.home
+    found = _engine_folders(settings_of(ctx), engines, folders or [], release)
+    with RichProgress() as progress:
+        report, bars = bench.run(
+            found,
+            device=device,
+            repeats=repeats,
+            seconds=seconds,
+            cache=home / "bench" / "coldstart-cache",
+            kept=home / "bench" / "coldstart.jsonl",
+            progress=progress,
+        )
+    if plot is not None:
+        from orchestrator.bench.coldstart.plot import draw
+
+        draw(bars, f"{report.title}; {report.machine}", plot.expanduser())
+    _show(report, as_json=as_json)
+
+
+def _engine_folders(settings: Settings, engines: str, folders: list[str], release: str) -> dict[str, Path]:
+    """Each engine's files: those that were named, else those of the release."""
+    from orchestrator.engines import names, spec
+    from orchestrator.repository.plan import version_folder
+
+    found = {}
+    for pair in folders:
+        name, equals, folder = pair.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--folder {pair!r} is no ENGINE=FOLDER", fix="--folder parakeet=DIR")
+        found[spec(name).name] = Path(folder).expanduser()
+    asked = [name.strip() for name in engines.split(",") if name.strip()]
+    wanted = [spec(name).name for name in asked] or ([] if found else list(names()))
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        repository = _release(settings, release).model_repository
+        for name in missing:
+            folder_of = repository / version_folder(name)
+            if folder_of.is_dir():
+                found[name] = folder_of
+            elif asked:
+                raise ConfigurationError(
+                    f"the release has no {name}", fix=f"build one with it, or --folder {name}=FOLDER"
+                )
+    return {name: found[name] for name in wanted or found if name in found}
 
 
 def streaming_accuracy(

@@ -1,0 +1,1 @@
+"""How long an engine takes from the start of its process, by what it finds in its caches."""

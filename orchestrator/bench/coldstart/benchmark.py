@@ -1,0 +1,138 @@
+"""Every engine from every state: fresh processes, medians of their stages, compared with earlier runs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from orchestrator.bench.coldstart import history
+from orchestrator.bench.coldstart.probe import STAGES, STEADY, Task
+from orchestrator.bench.coldstart.states import CacheState, packages, prepare
+from orchestrator.bench.fresh import stages_of
+from orchestrator.bench.report import Report, Row, machine, shown, versions
+from orchestrator.engines import spec
+from orchestrator.errors import DiskFullError
+from orchestrator.progress import ProgressReporter, SilentProgress
+from orchestrator.runtime.demo import synthetic_dialogue
+
+_PROBE: Final = "orchestrator.bench.coldstart.probe"
+Bars = list[tuple[str, Mapping[str, float]]]
+
+
+def states_for(device: str) -> tuple[CacheState, ...]:
+    """The states worth measuring: the switch for GPU code does nothing on a CPU."""
+    return tuple(state for state in CacheState if device != "cpu" or state is not CacheState.FORCED)
+
+
+def run(
+    folders: Mapping[str, Path],
+    *,
+    device: str,
+    repeats: int,
+    seconds: float,
+    cache: Path,
+    kept: Path,
+    progress: ProgressReporter | None = None,
+) -> tuple[Report, Bars]:
+    """Measure.
+
+    Args:
+        folders: of each engine's files.
+        device: a torch device.
+        repeats: fresh processes for each engine and state; medians are told.
+        seconds: length of the recording.
+        cache: a folder for compiled code, emptied for cold starts: not a server's.
+        kept: the file of earlier runs; this one is added.
+        progress: where to say how far it is.
+
+    Returns:
+        The table, and the stages of each row for the plot.
+
+    Raises:
+        ModelLoadError: an engine did not start.
+        DiskFullError: the history cannot be written.
+    """
+    states = states_for(device)
+    task = (progress or SilentProgress()).task("cold starts", total=len(folders) * len(states) * repeats)
+    earlier = history.read(kept)
+    rows: list[Row] = []
+    bars: Bars = []
+    starts: list[history.Start] = []
+    done = 0
+    for engine, folder in folders.items():
+        for state in states:
+            runs = []
+            for _ in range(repeats):
+                runs.append(_one(engine, folder, state, device, seconds, cache))
+                done += 1
+                task.update(completed=done)
+            stages = {stage: statistics.median(one[stage] for one in runs) for stage in (*STAGES, STEADY)}
+            total = statistics.median(sum(one[stage] for stage in STAGES) for one in runs)
+            start = history.Start(engine, device, str(state), machine(), total)
+            starts.append(start)
+            rows.append(_row(start, stages, history.earlier_s(start, earlier)))
+            bars.append((f"{engine}, {state}", stages))
+    task.finish()
+    try:
+        history.append(kept, starts)
+    except OSError as error:
+        raise DiskFullError(
+            f"the history cannot be written: {error.strerror}", fix="look at the disk", path=kept
+        ) from error
+    packaged = {package for engine in folders for package in spec(engine).distributions}
+    report = Report(
+        title=f"From the start of a process to its first result, {device}",
+        command=f"spark-speech bench coldstart --engines {','.join(folders)} --device {device}"
+        f" --repeats {repeats}",
+        rows=rows,
+        notes=_notes(rows, repeats, seconds),
+        versions=versions(sorted(packaged)),
+    )
+    return report, bars
+
+
+def _one(
+    engine: str, folder: Path, state: CacheState, device: str, seconds: float, cache: Path
+) -> dict[str, float]:
+    environment = prepare(state, cache / engine, (folder, packages()))
+    task = Task(
+        started=0.0,
+        engine=engine,
+        folder=str(folder.absolute()),
+        device=device,
+        recording=str(synthetic_dialogue()),
+        seconds=seconds,
+    )
+    task["started"] = time.monotonic()
+    return stages_of(_PROBE, task, environment, model=engine, folder=folder)
+
+
+def _row(start: history.Start, stages: Mapping[str, float], before_s: float | None) -> Row:
+    regression = history.is_regression(start.total_s, before_s)
+    return {
+        "engine": start.engine,
+        "caches": start.state,
+        **{f"{stage}_s": stages[stage] for stage in STAGES},
+        "total_s": start.total_s,
+        "steady_s": stages[STEADY],
+        "before_s": before_s,
+        "regression": "slower" if regression else "",
+    }
+
+
+def _notes(rows: Sequence[Row], repeats: int, seconds: float) -> tuple[str, ...]:
+    notes = [
+        f"Medians of {repeats} fresh processes each; {seconds:g} s of speech. total_s is from the start of"
+        " the process to its first result, steady_s a later one. before_s: the median of earlier runs here.",
+        "Files that other processes have mapped stay in memory: cold is then warmer than after a reboot.",
+    ]
+    notes += [
+        f"Regression: {row['engine']}, {row['caches']}: {shown(row['total_s'])} s,"
+        f" before {shown(row['before_s'])} s"
+        for row in rows
+        if row["regression"]
+    ]
+    return tuple(notes)
