@@ -15,7 +15,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
@@ -81,7 +81,7 @@ class LayerSource(PydanticBaseSettingsSource):
                     self._assign_entries(path, value, origin)
                     return
                 if len(rest) == 1:
-                    if isinstance(value, str) and get_args(annotation)[1] is not str:
+                    if isinstance(value, str) and get_args(annotation)[1] not in (str, SecretStr):
                         value = _literal(value, ".".join(path), origin)
                     self._put(path, value, origin)
                     return

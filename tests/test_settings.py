@@ -221,3 +221,40 @@ def test_each_instance_has_a_stream() -> None:
     with pytest.raises(ConfigurationError, match="at least instances"):
         load(overrides=["streaming.max_streams=2", "streaming.instances=3"], environ=NO_ENVIRONMENT)
     assert load(overrides=["streaming.right_ms=0"], environ=NO_ENVIRONMENT).streaming.right_ms == 0
+
+
+def test_secrets_in_a_table_are_text_and_masked(tmp_path: Path) -> None:
+    config = write(tmp_path / "c.toml", '[riva.metadata]\nauthorization = "Bearer abc"\n')
+    environ = {"SPARK_SPEECH__RIVA__METADATA__FUNCTION-ID": "f-1"}
+    resolved = resolve(config, environ=environ)
+    metadata = resolved.settings.riva.metadata
+    assert {key: value.get_secret_value() for key, value in metadata.items()} == {
+        "authorization": "Bearer abc",
+        "function-id": "f-1",
+    }
+    shown = " ".join(str(row) for row in resolved.rows())
+    assert "abc" not in shown
+    assert "f-1" not in shown
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ('routing.rules=[{"engines": []}]', "at least 1"),
+        ('routing.rules=[{"language": "k n", "engines": ["x"]}]', "language tag"),
+        ('routing.rules=[{"engines": ["x"], "min_duration_s": 9, "max_duration_s": 9}]', "more than min"),
+        ('routing.rules=[{"engine": "x"}]', "engine"),
+        ("routing.longest_open_s=1", "at least open_s"),
+        ("routing.detect_threshold=2", "less than or equal to 1"),
+        ("routing.costs.sarvam=-1", "greater than or equal to 0"),
+        ("sarvam.max_request_s=31", "less than or equal to 30"),
+        ("sarvam.url=ftp://x", "address"),
+        ("sarvam.url=https://me:secret@x", "address"),
+        ("riva.boost=1000", "less than or equal to 100"),
+    ],
+)
+def test_routing_and_engines_outside_that_cannot_be(override: str, reason: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(overrides=[override], environ=NO_ENVIRONMENT)
+    assert reason in str(caught.value)
+    assert "secret" not in str(caught.value)

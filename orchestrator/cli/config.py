@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from orchestrator.cli.common import JsonFlag, emit, invocation_of
+
+_VALUE_WIDTH: Final = 64
+"""Characters of a line; longer values are folded, and leave room for where they came from."""
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +37,8 @@ def show(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     }
 
     def human(console: Console) -> None:
-        table = Table("Setting", "Value", "From", box=None, pad_edge=False)
+        value_column = Column("Value", max_width=_VALUE_WIDTH, overflow="fold")
+        table = Table("Setting", value_column, "From", box=None, pad_edge=False)
         for row in rows:
             value = "(not set)" if row.value is None else str(row.value)
             style = "dim" if row.origin.kind == "default" else None

@@ -19,6 +19,7 @@ STATUSES: dict[str, tuple[int, grpc.StatusCode]] = {
     "OverloadedError": (429, grpc.StatusCode.RESOURCE_EXHAUSTED),
     "StreamLimitError": (429, grpc.StatusCode.RESOURCE_EXHAUSTED),
     "StreamLostError": (503, grpc.StatusCode.UNAVAILABLE),
+    "AccessDeniedError": (502, grpc.StatusCode.INTERNAL),
     "InvalidRequestError": (502, grpc.StatusCode.INTERNAL),
     "RemoteInferenceError": (502, grpc.StatusCode.INTERNAL),
 }

@@ -8,6 +8,7 @@ from typing import Any, Final
 from fastapi.responses import JSONResponse
 
 from orchestrator.errors import (
+    AccessDeniedError,
     AudioDecodeError,
     AudioEmptyError,
     AudioError,
@@ -48,6 +49,7 @@ _KINDS: Final[tuple[tuple[type[SpeechError], int, str | None, str], ...]] = (
     (MessageTooLargeError, 413, "file", "audio_too_long"),
     (OverloadedError, 429, None, "overloaded"),
     (InvalidRequestError, 502, None, "upstream_rejected"),
+    (AccessDeniedError, 502, None, "upstream_rejected"),
     (RemoteInferenceError, 502, None, "upstream_failed"),
     (DiskFullError, 503, None, "no_space"),
 )
