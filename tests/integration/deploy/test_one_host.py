@@ -16,9 +16,6 @@ from tests.integration.deploy.releases import Releases
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-SECOND_DEPLOY_S = 10
-"""What a deploy that has nothing to do may take on one host."""
-
 
 @pytest.fixture(scope="module")
 def fleet(
