@@ -27,7 +27,8 @@ def is_healthy(url: str) -> bool:
     """Whether ``url`` answers with 200; over TLS where the server does not understand plain HTTP.
 
     The certificate is not looked at: it is this container's own, and its name need not be the address. A
-    server that asks for a client's certificate has answered, which is all that can be seen without one.
+    server that asks for a client's certificate greets and hangs up (TLS 1.3 tells the client only then), which
+    is all that can be seen without one.
     """
     parts = urlsplit(url)
     try:
@@ -41,10 +42,14 @@ def is_healthy(url: str) -> bool:
     unchecked.verify_mode = ssl.CERT_NONE
     try:
         return _status(parts, unchecked) == http.client.OK
-    except ssl.SSLError as error:
-        return error.reason == "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    except _HungUpError:
+        return True
     except (OSError, http.client.HTTPException):
         return False
+
+
+class _HungUpError(Exception):
+    """The connection ended after TLS was agreed on."""
 
 
 def _status(parts: SplitResult, tls: ssl.SSLContext | None) -> int:
@@ -55,8 +60,14 @@ def _status(parts: SplitResult, tls: ssl.SSLContext | None) -> int:
         else http.client.HTTPSConnection(host, parts.port, timeout=TIMEOUT_S, context=tls)
     )
     try:
-        connection.request("GET", parts.path)
-        return connection.getresponse().status
+        connection.connect()
+        try:
+            connection.request("GET", parts.path)
+            return connection.getresponse().status
+        except (ssl.SSLError, ConnectionError) as error:
+            if tls is None:
+                raise
+            raise _HungUpError from error
     finally:
         connection.close()
 
