@@ -27,7 +27,7 @@ def is_healthy(url: str) -> bool:
     """Whether ``url`` answers with 200; over TLS where the server does not understand plain HTTP.
 
     The certificate is not looked at: it is this container's own, and its name need not be the address. A
-    server that asks for a client's certificate greets and hangs up (TLS 1.3 tells the client only then), which
+    server that asks for a client's certificate greets and hangs up (TLS 1.3 tells the client only then): that
     is all that can be seen without one.
     """
     parts = urlsplit(url)

@@ -70,7 +70,15 @@ def daemon(folder: Path) -> Iterator[Docker]:
     """Start one with everything it keeps in ``folder``, and take every trace of it away afterwards."""
     socket = folder / "docker.sock"
     (folder / "daemon.json").write_text("{}")  # the machine's own settings are not meant for it
-    command = ["dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none"]
+    # Told to end, it ends its containers; and it is told so when the test run dies, however that happens.
+    command = [
+        "setpriv",
+        "--pdeathsig=TERM",
+        "dockerd",
+        "--iptables=false",
+        "--ip6tables=false",
+        "--bridge=none",
+    ]
     command += [f"--config-file={folder / 'daemon.json'}", f"--data-root={folder / 'data'}"]
     command += [f"--exec-root={folder / 'exec'}", f"--pidfile={folder / 'pid'}", f"--host=unix://{socket}"]
     log = folder / "dockerd.log"
