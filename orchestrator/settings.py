@@ -242,6 +242,9 @@ class GatewaySettings(_Section):
     for."""
     otlp_endpoint: str | None = None
     """Where traces go: an OpenTelemetry collector's HTTP, ``http://host:4318``; None: nowhere."""
+    session_key: SecretStr | None = Field(default=None, min_length=32)
+    """What short-lived secrets for browsers are signed with. Gateways that share it know each other's: both
+    slots of a host, the hosts behind a balancer. None: each makes its own."""
     cors_origins: tuple[str, ...] = ()
     """Web origins whose pages may call the service (``https://host[:port]``)."""
     tls_certfile: AbsolutePath | None = None

@@ -105,7 +105,7 @@ async def _serve(
     metrics = GatewayMetrics(lambda: admission.running, lambda: streams.running)
     metrics.watch_upstreams(lambda: service.outstanding)
     keys = ApiKeys.of(gateway)
-    secrets = ClientSecrets(None if post is None else post.secret)
+    secrets = ClientSecrets(_signing_key(gateway, post))
     observed = ObservedService(service, metrics)
     shared = Shared(gateway, observed, admission, metrics, spool, streams, keys, secrets)
     config = uvicorn.Config(
@@ -155,6 +155,13 @@ async def _serve(
     finally:
         await riva.stop()
         await service.close()
+
+
+def _signing_key(gateway: GatewaySettings, post: Post | None) -> str | None:
+    """What the secrets for browsers are signed with; None where nobody else has to know them."""
+    if gateway.session_key is not None:
+        return gateway.session_key.get_secret_value()
+    return None if post is None else post.secret
 
 
 async def _acquainted(service: TritonService) -> None:

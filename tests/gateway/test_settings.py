@@ -3,9 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from orchestrator.errors import ConfigurationError
-from orchestrator.settings import KeySettings, load
+from orchestrator.gateway.server import Post, _signing_key
+from orchestrator.settings import GatewaySettings, KeySettings, load
 
 HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -68,3 +70,15 @@ def test_wrong_values(override: str, reason: str, tmp_path: Any, monkeypatch: An
     with pytest.raises(ConfigurationError, match=reason) as caught:
         load(overrides=[override], environ={})
     assert "sesame" not in str(caught.value)
+
+
+def test_a_session_key_is_long_or_none_and_never_shown() -> None:
+    key = "0123456789abcdef" * 2
+    shared = GatewaySettings(session_key=key)  # type: ignore[arg-type]
+    post = Post(listener=None, orders=0, secret="workers'")  # type: ignore[arg-type]
+    assert _signing_key(shared, None) == _signing_key(shared, post) == key
+    assert _signing_key(GatewaySettings(), post) == "workers'"
+    assert _signing_key(GatewaySettings(), None) is None
+    assert key not in repr(shared)
+    with pytest.raises(ValidationError):
+        GatewaySettings(session_key="short")  # type: ignore[arg-type]
