@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from orchestrator.deploy.events import Change, HostResult
+from orchestrator.deploy.changes import Change
+from orchestrator.deploy.events import HostResult
 from orchestrator.errors import InventoryError
 from orchestrator.settings import DeploySettings
 

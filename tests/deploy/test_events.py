@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.deploy.events import Call, Change, Journal, Step, changes_of
+from orchestrator.deploy.changes import Change, changes_of
+from orchestrator.deploy.events import Call, Journal, Step
 
 RECORDED = Path(__file__).parent / "recorded"
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.deploy import plan
-from orchestrator.deploy.events import Call, Change, HostResult
+from orchestrator.deploy.changes import Change
+from orchestrator.deploy.events import Call, HostResult
 from orchestrator.deploy.plan import Difference, host_plan, in_order, rollout
 from orchestrator.errors import InventoryError
 from orchestrator.settings import DeploySettings

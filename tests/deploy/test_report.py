@@ -4,7 +4,8 @@ import io
 
 from rich.console import Console
 
-from orchestrator.deploy.events import Change, Failure, HostResult, Step
+from orchestrator.deploy.changes import Change
+from orchestrator.deploy.events import Failure, HostResult, Step
 from orchestrator.deploy.fleet_status import Fleet, HostStatus
 from orchestrator.deploy.plan import Difference, HostPlan
 from orchestrator.deploy.report import RolloutView, show_fleet, show_plan, show_report
