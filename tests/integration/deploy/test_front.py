@@ -11,10 +11,18 @@ from urllib.request import urlopen
 import grpc
 import numpy as np
 import pytest
+import soundfile
+from riva.client import ASRService, Auth
+from riva.client.proto import riva_asr_pb2 as pb
+from riva.client.proto import riva_audio_pb2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from orchestrator.client import Reconnected, SpeechClient
+from orchestrator.deploy.gate import Bounds, Gate
+from orchestrator.deploy.gateway_probe import GatewayProbe
+from orchestrator.deploy.recording import packaged
 from orchestrator.settings import Settings
+from orchestrator.transcript.wording import word_error_rate
 from tests.client.conftest import spoken
 from tests.gateway.riva.certificates import Authority
 from tests.integration.deploy.haproxy import (
@@ -28,6 +36,8 @@ from tests.integration.deploy.haproxy import (
     until,
 )
 from tests.integration.deploy.simulated_load import STRICT, Load, homes
+from tests.integration.gateway_process import running
+from tests.integration.talk import Talk
 
 pytestmark = pytest.mark.integration
 
@@ -202,3 +212,56 @@ def test_tls_for_clients(slots: list[StandIn], tmp_path: Path) -> None:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             assert stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=20).ready
         assert code_of(front.url)[0] is grpc.StatusCode.UNAVAILABLE, "without TLS nobody gets in"
+
+
+@pytest.mark.timeout(900)  # builds a release and starts a server first, where no test before did
+def test_real_servers_behind_it(triton: Any, talk: Talk, tmp_path: Path) -> None:
+    """A tritonserver and a gateway pass the gate through it, and a client of Riva's hears all of a stream."""
+    with running(tmp_path / "gateway", upstream=triton.url) as gateway:
+        riva = int(gateway.riva.rpartition(":")[2])
+        ports = {
+            "address": "127.0.0.1",
+            "triton": triton.settings.grpc_port,
+            "triton_check": triton.settings.http_port,
+            "gateway": gateway.port,
+            "riva": riva,
+            "riva_check": gateway.port,
+        }
+        servers = [{"name": name, **ports} for name in ("blue", "green")]
+        with running_front(tmp_path / "front", front_servers=servers) as front:
+            front.control.switch("blue")
+            until(lambda: front.up("blue"))
+            probe = GatewayProbe(f"http://127.0.0.1:{front.ports['gateway']}")
+            bounds = Bounds(max_wer=0.1, max_latency_s=240, memory_floor_mib=0)
+            with SpeechClient(front.url, settings=STRICT) as client:
+                report = Gate(client, packaged(), bounds, probe, expected=triton.models).run()
+            assert report.passed, report.summary
+            assert {finding.name for finding in report.findings} >= {
+                "live stream by parakeet_streaming",
+                "transcript over the gateway",
+                "speakers",
+            }
+            said = riva_stream(f"127.0.0.1:{front.ports['riva']}", talk)
+            assert word_error_rate(talk.text, said) < 0.15
+            until(lambda: front.control.sessions("blue") == 0)
+
+
+def riva_stream(url: str, talk: Talk) -> str:
+    """The finals of a StreamingRecognize, one call for all of the talk."""
+    samples, rate = soundfile.read(talk.wav, dtype="int16")
+
+    def messages() -> Iterator[pb.StreamingRecognizeRequest]:
+        config = pb.RecognitionConfig(
+            encoding=riva_audio_pb2.LINEAR_PCM, sample_rate_hertz=rate, language_code="en-US"
+        )
+        yield pb.StreamingRecognizeRequest(streaming_config=pb.StreamingRecognitionConfig(config=config))
+        for begin in range(0, len(samples), 1600):
+            yield pb.StreamingRecognizeRequest(audio_content=samples[begin : begin + 1600].tobytes())
+
+    asr = ASRService(Auth(uri=url))
+    try:
+        responses = list(asr.stub.StreamingRecognize(messages(), timeout=240))
+    finally:
+        asr.auth.channel.close()
+    finals = [one for response in responses for one in response.results if one.is_final]
+    return " ".join(one.alternatives[0].transcript for one in finals)
