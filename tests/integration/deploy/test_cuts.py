@@ -20,7 +20,7 @@ from tests.integration.deploy.fleet import HOME, Fleet
 from tests.integration.deploy.load import Load
 from tests.integration.deploy.releases import Releases
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800), slow]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600), slow]
 
 CONFIRM_S = 150
 """A host goes back by itself after this; much longer than a rollout from `begin` to `commit` takes here."""

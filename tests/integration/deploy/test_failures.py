@@ -15,7 +15,7 @@ from tests.integration.deploy.conftest import MakeFleet, slow
 from tests.integration.deploy.fleet import HOME, Fleet
 from tests.integration.deploy.releases import Releases
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200), slow]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600), slow]
 
 
 def test_a_full_disk(make_fleet: MakeFleet, releases: Releases) -> None:

@@ -14,7 +14,7 @@ from tests.integration.deploy.fleet import Fleet, rows
 from tests.integration.deploy.load import Load
 from tests.integration.deploy.releases import Releases
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from tests.integration.deploy.fleet import Fleet
 from tests.integration.deploy.load import Load
 from tests.integration.deploy.releases import Releases
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
