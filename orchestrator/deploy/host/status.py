@@ -14,7 +14,7 @@ from orchestrator.deploy.host.machine import Machine
 from orchestrator.deploy.host.state import SLOTS, HostState
 from orchestrator.errors import HostError, NotRunningError
 
-POLICY: Final = (*cuda_environment(Path("/")), "TRITON_PTXAS_PATH")
+POLICY: Final = (*cuda_environment(Path("/")), "TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH")
 """The variables that `environment` shows; any other one may be a secret."""
 
 

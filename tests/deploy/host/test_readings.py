@@ -1,4 +1,7 @@
-"""What machines' own programs said, recorded, and what is read out of it."""
+"""What machines' own programs say, and what is read out of it.
+
+The samples of a GB10 are from public reports and, where those have gaps, written in the documented shape.
+"""
 
 from __future__ import annotations
 
