@@ -43,7 +43,7 @@ def test_broken_on_the_second_host_all_go_back(fleet: Fleet, releases: Releases)
     assert load.failures == []
     assert answer.data["outcome"] == "failed"
     assert [failure["host"] for failure in answer.data["failures"]] == [second.name]
-    assert "WER" in answer.data["failures"][0]["reason"]
+    assert "words are wrong" in answer.data["failures"][0]["reason"]
     fates = answer.data["fates"]
     assert fates[canary.name] == fates[second.name] == "reverted"
     assert fates[third.name] in {"untouched", "as before"}
