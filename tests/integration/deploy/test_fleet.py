@@ -19,6 +19,7 @@ from orchestrator import resources
 from orchestrator.client import SpeechClient
 from orchestrator.settings import Settings
 from tests.client.conftest import spoken
+from tests.integration.deploy.conftest import slow
 from tests.integration.deploy.haproxy import (
     SERVICES,
     TEXT,
@@ -31,7 +32,7 @@ from tests.integration.deploy.haproxy import (
 )
 from tests.integration.deploy.simulated_load import STRICT, Load, homes
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, slow]
 
 NAMES = ("spark1", "spark2", "spark3")
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.deploy.conftest import MakeBed
+from tests.integration.deploy.conftest import MakeBed, slow
 from tests.integration.deploy.fleet import Fleet
 from tests.integration.deploy.load import Load
 from tests.integration.deploy.releases import Releases
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.integration, slow, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
