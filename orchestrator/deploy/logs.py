@@ -25,6 +25,8 @@ LAST_LINES: Final = 100
 _AGO: Final = re.compile(r"\d+\s*(?:us|ms|s|sec|m|min|h|hr|d|w|month|y)\w*")
 _FIRST_RETRY_S: Final = 1.0
 _LAST_RETRY_S: Final = 30.0
+_ERROR: Final = re.compile(r"\b(?:Error|ERROR|CRITICAL)\b|^E\d{4} |Traceback")
+"""Lines that say what is wrong; ``E1122`` is how Triton's log begins one."""
 _NO_ENTRIES: Final = 1
 """journalctl's exit code where nothing matches ``--grep``."""
 
@@ -107,6 +109,23 @@ class Line:
             "priority": self.priority,
             "message": self.message,
         }
+
+
+def telling(lines: Sequence[Line], most: int) -> list[Line]:
+    """The lines that best tell why something failed: the last ones, and errors before them, each once.
+
+    A server that is started again and again, and all that wait for it, soon write more than a few lines.
+    """
+    errors: dict[tuple[str, str | None, str], int] = {}
+    for place, line in enumerate(lines):
+        if _ERROR.search(line.message):
+            errors[line.host, line.unit, line.message] = place  # the latest of those that are the same
+    kept = set(sorted(errors.values())[-(most // 2) :])
+    for place in reversed(range(len(lines))):
+        if len(kept) >= most:
+            break
+        kept.add(place)
+    return [lines[place] for place in sorted(kept)]
 
 
 def line_of(host: str, printed: str | bytes) -> Line | None:

@@ -283,15 +283,13 @@ def with_logs(
         if any(failure.host == host.name and not failure.unreachable for failure in failures)
     ]
     lines = asyncio.run(_last_lines(wanted, settings)) if wanted else []
-    texts = [
-        (line.host, f"{line.time:%H:%M:%S} {line.unit}: {line.message}")
-        for line in lines
-        if _PROBES not in line.message
-    ]
-    return tuple(
-        replace(failure, log=tuple(text for host, text in texts if host == failure.host)[-_LOG_LINES:])
-        for failure in failures
-    )
+    said = [line for line in lines if _PROBES not in line.message]
+    return tuple(replace(failure, log=_log_of(failure.host, said)) for failure in failures)
+
+
+def _log_of(host: str, lines: Sequence[logs.Line]) -> tuple[str, ...]:
+    chosen = logs.telling([line for line in lines if line.host == host], _LOG_LINES)
+    return tuple(f"{line.time:%H:%M:%S} {line.unit}: {line.message}" for line in chosen)
 
 
 async def _last_lines(hosts: Sequence[Host], settings: DeploySettings) -> list[logs.Line]:

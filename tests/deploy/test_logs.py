@@ -28,6 +28,16 @@ def test_a_line_of_the_journal() -> None:
     assert line.to_dict()["time"] == "1970-01-01T00:00:01.000000+00:00"
 
 
+def test_the_cause_is_told_although_its_consequences_are_louder() -> None:
+    cause = Line("a", 1, "spark-speech-triton@green", "Error: model parakeet failed to load")
+    restart = Line("a", 2, "spark-speech-triton@green", "Scheduled restart job")
+    waits = [Line("a", 3 + place, "spark-speech-gateway@green", f"waiting {place}") for place in range(50)]
+    assert logs.telling([cause, restart, *waits], 4) == [cause, *waits[-3:]]
+    again = Line("a", 99, cause.unit, cause.message)
+    assert logs.telling([cause, *waits, again], 3) == [*waits[-2:], again], "the same error once"
+    assert logs.telling([cause], 4) == [cause]
+
+
 def test_what_systemd_says_about_a_unit_is_the_units() -> None:
     line = line_of("a", entry(1, _SYSTEMD_UNIT="init.scope", UNIT="spark-speech-front.service"))
     assert line is not None

@@ -21,7 +21,8 @@ STOP_S: Final = 300.0
 """A gateway drains and tritonserver finishes what it has before systemd ends them."""
 RETRY_S: Final = 15
 """A revert by the timer that failed is tried again after it."""
-LOG_LINES: Final = 20
+LOG_LINES: Final = 12
+"""Of each service of a slot, in an error's message."""
 _PROPERTIES: Final = (
     "ActiveState,SubState,Result,MainPID,NRestarts,ControlGroup,UnitFileState,LoadState,"
     "Job,ActiveEnterTimestamp"
@@ -165,13 +166,19 @@ class Systemd:
             shell.run(["systemctl", "stop", f"{name}.timer"], check=False)
 
     def log_tail(self, slot: str) -> list[str]:
-        """The last lines the slot's services wrote; empty where the journal does not tell."""
-        units = [f"--unit={unit_name(service, slot)}" for service in SERVICES]
-        command = ["journalctl", "--no-pager", "--output=cat", f"--lines={LOG_LINES}", *units]
-        try:
-            return shell.run(command, check=False, timeout_s=20).splitlines()
-        except HostError:
-            return []
+        """The last lines each of the slot's services wrote; empty where the journal does not tell.
+
+        Each has its share: a gateway without its models says more than the models that do not load.
+        """
+        found: list[str] = []
+        for service in SERVICES:
+            unit = f"--unit={unit_name(service, slot)}"
+            command = ["journalctl", "--no-pager", "--output=cat", f"--lines={LOG_LINES}", unit]
+            try:
+                found += shell.run(command, check=False, timeout_s=20).splitlines()
+            except HostError:
+                continue
+        return found
 
     def _timers(self) -> list[str]:
         names = [f"{TIMER}-*.timer", f"{TIMER}-*.service"]
