@@ -90,7 +90,9 @@ class HaproxyFront:
     def switch(self, slot: str) -> bool:
         """New work to ``slot``, the other one drains; whether anything changed.
 
-        The other slot is left as it is until HAProxy has seen the new one up, so no request is turned away.
+        HAProxy believes a server that leaves maintenance up until a check fails. So the slot is first set to
+        drain, where it is checked and takes nothing new, and is made ready by a passed check; until then the
+        other slot is left as it is. No request is turned away, and none is sent to a slot that nobody saw.
 
         Raises:
             FrontError: the front does not answer, lacks the slots, or does not see the slot up; then the
@@ -103,13 +105,16 @@ class HaproxyFront:
                 path=self._layout.front_socket,
                 fix="install its configuration again: the role front",
             )
-        changed = self.set_state(slot, "ready")
+        changed = any(row.slot == slot and row.admin != "ready" for row in servers)
+        if changed:
+            self.set_state(slot, "drain")
         try:
             self._wait_up(slot)
         except FrontError:
             if changed:
                 self.set_state(slot, "maint")
             raise
+        self.set_state(slot, "ready")
         drained = any(row.slot == other(slot) and row.admin == "ready" for row in servers)
         if drained:
             self.set_state(other(slot), "drain")
@@ -150,7 +155,7 @@ class HaproxyFront:
 
     def _wait_up(self, slot: str) -> None:
         deadline = time.monotonic() + UP_WAIT_S
-        while down := [row.backend for row in self.servers() if row.slot == slot and not row.up]:
+        while down := unchecked(self._ask("show stat"), slot):
             if time.monotonic() > deadline:
                 raise FrontError(
                     f"the front does not see slot {slot} up in {', '.join(down)} after {UP_WAIT_S:g} s",
@@ -206,6 +211,23 @@ def parse_sessions(text: str, slot: str) -> int:
         for row in rows
         if row["pxname"] in BACKENDS and row["svname"] == slot
     )
+
+
+def unchecked(text: str, slot: str) -> list[str]:
+    """The backends whose last check of a slot did not pass, from the answer to "show stat" (CSV).
+
+    A check that passes sets a server's ``check_health`` to ``check_rise + check_fall - 1``; one that has left
+    maintenance and was not checked since has less (Management Guide, "Statistics and monitoring"). That holds
+    from ``fall 2`` on, which the role front writes.
+    """
+    rows = csv.DictReader(text.removeprefix("# ").splitlines())
+    return [
+        row["pxname"]
+        for row in rows
+        if row["pxname"] in BACKENDS
+        and row["svname"] == slot
+        and int(row["check_health"] or 0) < int(row["check_rise"] or 1) + int(row["check_fall"] or 1) - 1
+    ]
 
 
 def parse_table(text: str, slot: str) -> int:

@@ -8,6 +8,7 @@ from orchestrator.deploy.host.front import (
     parse_sessions,
     parse_table,
     switched_file,
+    unchecked,
 )
 
 HEAD = (
@@ -25,13 +26,15 @@ STATES = f"""1
 7 elsewhere 1 blue 127.0.0.1 2 0 1 1 3 6 3 4 6 0 0 0 - 19100 - 0 0 - - 0
 
 """
-STAT = """# pxname,svname,qcur,qmax,scur,smax,
-triton,FRONTEND,,,9,9,
-triton,blue,1,1,2,5,
-triton,green,0,0,1,5,
-triton,BACKEND,1,1,3,5,
-gateway,blue,,,4,5,
-other,blue,0,0,8,8,
+STAT = """# pxname,svname,qcur,qmax,scur,smax,check_rise,check_fall,check_health,
+triton,FRONTEND,,,9,9,,,,
+triton,blue,1,1,2,5,1,2,2,
+triton,green,0,0,1,5,1,2,1,
+triton,BACKEND,1,1,3,5,,,,
+gateway,blue,,,4,5,1,3,3,
+gateway,green,,,0,5,1,3,0,
+riva,green,,,0,5,1,3,3,
+other,blue,0,0,8,8,1,3,0,
 """
 TABLE = """# table: triton, type: string, size:204800, used:3
 0x1: key=17 use=0 exp=179000 shard=0 server_id=1 server_name=blue server_key=blue
@@ -53,6 +56,11 @@ def test_states_of_the_slots_in_our_backends() -> None:
 def test_sessions_and_queued_requests_of_a_slot() -> None:
     assert parse_sessions(STAT, "blue") == 7
     assert parse_sessions(STAT, "green") == 1
+
+
+def test_a_slot_counts_as_seen_only_after_a_passed_check() -> None:
+    assert unchecked(STAT, "blue") == []
+    assert unchecked(STAT, "green") == ["triton", "gateway"]
 
 
 def test_entries_of_a_stick_table() -> None:
