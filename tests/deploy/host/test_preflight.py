@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.deploy.host import preflight
-from orchestrator.deploy.host.preflight import Answer, Probe, Request
+from orchestrator.deploy.host import container_checks, preflight
+from orchestrator.deploy.host.probe import Answer, Probe
+from orchestrator.deploy.host.requirements import Request
 from orchestrator.errors import ConfigurationError
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -168,7 +169,9 @@ def test_an_old_driver_or_gpu(line: str) -> None:
 
 
 def test_docker_without_nvidias_runtime() -> None:
-    asked = probe({"docker info": Answer(0, recorded("docker-info-plain.json"))}, missing=[preflight.HOOK])
+    asked = probe(
+        {"docker info": Answer(0, recorded("docker-info-plain.json"))}, missing=[container_checks.HOOK]
+    )
     assert failures(CUDA, asked) == ["nvidia runtime"]
     assert failures(dataclasses.replace(CUDA, device="cpu"), asked) == []
 
