@@ -65,11 +65,12 @@ class Server(ThreadingHTTPServer):
 
 
 class Slot:
-    """A slot's server: it answers its name, after ``delay_s``."""
+    """A slot's server: it answers its name, once ``open`` is set."""
 
     def __init__(self, name: str, port: int) -> None:
         slot = self
-        self.delay_s = 0.0
+        self.open = threading.Event()
+        self.open.set()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -79,7 +80,7 @@ class Slot:
                 self.end_headers()
 
             def do_GET(self) -> None:
-                time.sleep(slot.delay_s)
+                slot.open.wait(60)
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(name)))
                 self.end_headers()
@@ -225,7 +226,7 @@ def test_a_sequence_stays_where_it_is_while_new_work_goes_elsewhere(proxy: Proxy
 
 def test_requests_under_way_are_counted_until_they_end(proxy: Proxy) -> None:
     proxy.front.switch("blue")
-    proxy.slots["blue"].delay_s = 1.5
+    proxy.slots["blue"].open.clear()
     thread = threading.Thread(target=proxy.ask)
     thread.start()
     deadline = time.monotonic() + 20
@@ -234,6 +235,7 @@ def test_requests_under_way_are_counted_until_they_end(proxy: Proxy) -> None:
         time.sleep(0.02)
     proxy.front.switch("green")
     assert proxy.front.sessions("blue") == 1
+    proxy.slots["blue"].open.set()
     thread.join()
     while proxy.front.sessions("blue"):
         assert time.monotonic() < deadline
