@@ -75,12 +75,32 @@ def pieces(samples: NDArray[np.float32], *, max_s: float, join_s: float) -> list
         join_s: runs whose pause is shorter go into one piece, as far as ``max_s`` allows.
     """
     level = _levels(samples)
-    if not level.size:
-        return []
+    return _joined(_runs(level), level, max_s, join_s) if level.size else []
+
+
+def pieces_of(
+    samples: NDArray[np.float32], speech: NDArray[np.bool_], *, max_s: float, join_s: float
+) -> list[Piece]:
+    """The same for frames of which something else has said that they are ``speech``, such as voice activity.
+
+    Args:
+        samples: ``[n]``.
+        speech: ``[n // FRAME]``.
+        max_s: as in `pieces`.
+        join_s: as in `pieces`.
+    """
+    level = _levels(samples)
+    return _joined(_widened(_bridged(speech), level.size), level, max_s, join_s)
+
+
+def _joined(
+    runs: Sequence[tuple[int, int]], level: NDArray[np.float32], max_s: float, join_s: float
+) -> list[Piece]:
+    """Pieces of ``runs``: see `pieces`."""
     limit = max(1, int(max_s * SAMPLE_RATE_HZ) // FRAME)
     joined = int(join_s * SAMPLE_RATE_HZ) // FRAME
     result: list[list[tuple[int, int]]] = []
-    for run in _runs(level):
+    for run in runs:
         for start, end in _cut(run, level, limit):
             last = result[-1] if result else None
             if last and start - last[-1][1] < joined and end - last[0][0] <= limit:
@@ -128,6 +148,17 @@ def _runs(level: NDArray[np.float32]) -> list[tuple[int, int]]:
     margin = min(max(_MARGIN_SHARE * above, least), most)
     lowest, usual = _SILENCE_DBFS
     active = level > max(floor + margin, lowest, min(floor + _QUIET_SHARE * above, usual))
+    faint = float(np.percentile(level, 99.0)) - _FAINT_DB
+    kept = [
+        (start, end)
+        for start, end in _bridged(active)
+        if end - start >= _CLICK_FRAMES and float(level[start:end].max()) >= faint
+    ]
+    return _widened(kept, level.size)
+
+
+def _bridged(active: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Runs of active frames, over short pauses."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], active.view(np.int8), [0]))))
     runs: list[tuple[int, int]] = []
     for start, end in edges.reshape(-1, 2).tolist():
@@ -135,19 +166,18 @@ def _runs(level: NDArray[np.float32]) -> list[tuple[int, int]]:
             runs[-1] = (runs[-1][0], end)
         else:
             runs.append((start, end))
-    faint = float(np.percentile(level, 99.0)) - _FAINT_DB
-    kept = [
-        (start, end)
-        for start, end in runs
-        if end - start >= _CLICK_FRAMES and float(level[start:end].max()) >= faint
-    ]
-    if not kept:
+    return runs
+
+
+def _widened(runs: Sequence[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    """Runs with the soft sounds at their ends. Widening stops half-way to the neighbour, so that runs stay
+    apart and no sound is heard twice."""
+    if not runs:
         return []
-    # Widening stops half-way to the neighbour, so that runs stay apart and no sound is heard twice.
-    bounds = [0, *((a[1] + b[0]) // 2 for a, b in pairwise(kept)), level.size]
+    bounds = [0, *((a[1] + b[0]) // 2 for a, b in pairwise(runs)), count]
     return [
         (max(start - _PAD_FRAMES, low), min(end + _PAD_FRAMES, high))
-        for (start, end), (low, high) in zip(kept, pairwise(bounds), strict=True)
+        for (start, end), (low, high) in zip(runs, pairwise(bounds), strict=True)
     ]
 
 

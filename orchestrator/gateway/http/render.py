@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Iterator
 from typing import Any, Final
 
+from orchestrator.engines.whisper.quality import compression_ratio
 from orchestrator.gateway.http.fields import TranscriptionRequest
 from orchestrator.transcript import formats
 from orchestrator.transcript.models import Segment, Transcript, Word
@@ -87,7 +87,6 @@ def _verbose(index: int, segment: Segment) -> dict[str, Any]:
     ``no_speech_prob`` are of Whisper's decoder only: constant here.
     """
     confidences = [max(word.confidence, _LEAST_CONFIDENCE) for word in segment.words] or [1.0]
-    encoded = segment.text.encode("utf-8")
     return {
         "id": index,
         "seek": 0,
@@ -97,6 +96,6 @@ def _verbose(index: int, segment: Segment) -> dict[str, Any]:
         "tokens": [],
         "temperature": 0.0,
         "avg_logprob": round(sum(map(math.log, confidences)) / len(confidences), 4),
-        "compression_ratio": round(len(encoded) / len(zlib.compress(encoded)), 4),
+        "compression_ratio": round(compression_ratio(segment.text), 4),
         "no_speech_prob": 0.0,
     }
