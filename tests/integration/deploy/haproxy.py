@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -30,6 +31,8 @@ from tests.client.stream.simulated import say
 
 SERVICES = ("triton", "gateway", "riva")
 TEXT = "it was the best of times it was the worst of times"
+_LISTENED = 0x3
+"""Of the flags of "show peers": what older processes and other machines know has come, or never will."""
 
 
 def until(true: Callable[[], Any], within_s: float = 15.0) -> None:
@@ -88,6 +91,8 @@ class Front:
     name: str
     config: Path
     ports: dict[str, int]
+    files: int | None = None
+    """How many it may open; None: as many as this process."""
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,9 +107,10 @@ class Front:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         log = (self.folder / f"{self.name}.log").open("ab")
+        limit = [] if self.files is None else ["prlimit", f"--nofile={self.files}:{self.files}"]
         with log:
             self.process = subprocess.Popen(
-                ["haproxy", "-W", "-f", str(self.config)], stdout=log, stderr=log, cwd=self.folder
+                [*limit, "haproxy", "-W", "-f", str(self.config)], stdout=log, stderr=log, cwd=self.folder
             )
         until(self.control.running)
 
@@ -113,6 +119,11 @@ class Front:
         before = self._worker()
         self.process.send_signal(signal.SIGUSR2)
         until(lambda: self.control.running() and self._worker() != before)
+
+    def ready_to_tell(self) -> bool:
+        """Whether it can pass on what it knows at a reload: a new one first listens for 5 s to an older one."""
+        found = re.search(r"id=own .*flags=0x([0-9a-f]+)", self.ask("show peers"))
+        return found is not None and int(found[1], 16) & _LISTENED == _LISTENED
 
     def _worker(self) -> str:
         lines = self.ask("show info").splitlines()
@@ -158,7 +169,9 @@ class Front:
 
 
 @contextmanager
-def running_front(folder: Path, name: str = "front", **variables: Any) -> Iterator[Front]:
+def running_front(
+    folder: Path, name: str = "front", *, files: int | None = None, **variables: Any
+) -> Iterator[Front]:
     """Render and start; stopped at the end, whatever happened."""
     *service_ports, metrics = free_ports(4)
     ports = dict(zip(SERVICES, service_ports, strict=True))
@@ -173,7 +186,6 @@ def running_front(folder: Path, name: str = "front", **variables: Any) -> Iterat
             "front_run": str(folder),
             "spark_speech_home": str(folder),
             "front_state": str(folder / "deploy" / "front.state"),
-            "front_max_connections": 1000,
             "front_reload_limit": "60s",
             "front_check_interval": "200ms",
         }
@@ -181,7 +193,7 @@ def running_front(folder: Path, name: str = "front", **variables: Any) -> Iterat
     )
     (folder / "deploy").mkdir(exist_ok=True)
     (folder / "deploy" / "front.state").write_text("1\n")
-    front = Front(folder, name, config, ports)
+    front = Front(folder, name, config, ports, files)
     try:
         yield front
     finally:

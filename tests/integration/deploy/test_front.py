@@ -136,6 +136,41 @@ def test_a_reload_loses_no_request_and_no_word(front: Front, slots: list[StandIn
     assert front.up("green")
 
 
+def test_a_stream_stays_with_a_draining_server_over_reloads(front: Front, slots: list[StandIn]) -> None:
+    """The new process knows from the old one where the stream belongs."""
+    blue, green = slots
+    front.control.switch("blue")
+    until(front.ready_to_tell, 30)
+    pieces, words = speech(8)
+
+    def said() -> Iterator[Any]:
+        third = len(pieces) // 3
+        yield from paced(pieces[:third], 4.0)
+        front.control.switch("green")
+        front.reload()
+        until(lambda: front.control.sequences("blue") == 1)
+        yield from paced(pieces[third : 2 * third], 4.0)
+        front.reload()
+        until(lambda: front.control.sequences("blue") == 1)
+        yield from pieces[2 * third :]
+
+    with SpeechClient(front.url, settings=STRICT) as client:
+        events = list(client.stream(said(), diarize=False))
+    assert events[-1].transcript.text.split() == words
+    assert not any(isinstance(event, Reconnected) for event in events)
+    assert (len(green.chunks), len(blue.chunks) > 0) == (0, True)
+
+
+def test_the_front_starts_where_a_process_may_open_few_files(tmp_path: Path, slots: list[StandIn]) -> None:
+    servers = [slot.entry for slot in slots]
+    with running_front(tmp_path, files=1024, front_servers=servers, front_max_connections=20000) as front:
+        front.control.switch("blue")
+        with SpeechClient(front.url, settings=STRICT) as client:
+            client.transcribe(spoken(TEXT), diarize=False)
+        facts = dict(line.split(": ", 1) for line in front.ask("show info").splitlines() if ": " in line)
+        assert 300 < int(facts["Maxconn"]) < 512
+
+
 def test_a_killed_server_costs_no_word(front: Front, slots: list[StandIn]) -> None:
     """With both in use: new work goes on at once, streams are resumed by the client library."""
     blue, green = slots
