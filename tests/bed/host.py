@@ -35,7 +35,7 @@ class Host:
         network: the network that it is in.
         layer: sshd and sudo as they lie in a root (`tests.bed.machine.layer`).
         bind: folders of the machine to show that the root's own file system does not hold.
-        disks: folder -> megabytes, for disks of their own that can be filled.
+        disks: folder -> megabytes, for disks of their own that can be filled; 0: as large as the machine's.
     """
 
     name: str
@@ -95,7 +95,8 @@ class Host:
 
     def start(self) -> None:
         """Boot; call `wait` before using it. A host that was killed boots with the disk it had."""
-        for name in ("upper", "work", "root"):
+        own = [f"own{path}" for path, megabytes in self.disks.items() if not megabytes]
+        for name in ("upper", "work", "root", *own):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         identity.write(self.written, self.name, layer=self.layer, keys=self.network.folder)
         cgroup = self.network.cgroup / self.name
@@ -124,6 +125,7 @@ class Host:
             "work": str(self.folder / "work"),
             "bind": [str(path) for path in self.bind],
             "disks": dict(self.disks),
+            "own": str(self.folder / "own"),
         }
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(plan) + "\n")
