@@ -172,8 +172,10 @@ class Host:
         return self._run(whole, check=check, timeout=timeout)
 
     def spawn(self, *command: str) -> subprocess.Popen[str]:
-        """Start a program inside that runs until it or the host is ended."""
-        whole = ["nsenter", "--all", "--target", str(self.pid), "--", *command]
+        """Start a program inside that runs until it, what is returned, or the host is ended."""
+        # nsenter forks; what it starts must end with it.
+        tied = ("setpriv", "--pdeathsig", "KILL", *command)
+        whole = ["nsenter", "--all", "--target", str(self.pid), "--", *tied]
         return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def occupy(self, port: int, address: str = "0.0.0.0") -> subprocess.Popen[str]:
@@ -186,6 +188,7 @@ class Host:
         assert process.stdout is not None
         if process.stdout.readline().strip() != "up":
             process.kill()
+            process.wait()
             raise BedError(f"port {port} of {self.name} was in use already")
         return process
 

@@ -78,6 +78,11 @@ def test_a_port_can_be_taken_and_a_disk_filled(make_bed: MakeBed) -> None:
         host.occupy(8001)
     holder.terminate()
     holder.wait()
+    end = time.monotonic() + 10
+    while host.processes("create_server"):
+        assert time.monotonic() < end, "the program outlived what started it"
+        time.sleep(0.05)
+    host.occupy(8001).terminate()
     filler = host.fill("/var/lib/spark-speech", leave_mb=2)
     write = ("dd", "if=/dev/zero", "of=/var/lib/spark-speech/x", "bs=1M", "count=4")
     with pytest.raises(BedError, match="No space left"):
