@@ -289,5 +289,7 @@ def _require(transaction: Transaction, *phases: str, verb: str, first: str) -> N
     if transaction.phase not in phases:
         raise TransitionError(
             f"run {transaction.run} is {transaction.phase}: it is too early or too late to {verb}",
-            fix=f"{first} comes before {verb}" if transaction.open else "begin a new run",
+            fix=f"{first} comes before {verb}"
+            if transaction.open
+            else "begin a new run, with a larger spark_speech_confirm_s if it went back by itself",
         )
