@@ -67,6 +67,11 @@ class Layout:
         return self.home / "environments"
 
     @property
+    def images(self) -> Path:
+        """What goes with each Docker image, by digest."""
+        return self.home / "images"
+
+    @property
     def gpu_cache(self) -> Path:
         """Compiled GPU code, by the digest of the environment or image."""
         return self.home / "cache" / "gpu"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.deploy.host import images
 from orchestrator.deploy.host.layout import Layout
 from orchestrator.deploy.host.state import Content, HostState
 from orchestrator.errors import ReleaseCorruptError, ReleaseNotFoundError
@@ -31,6 +32,7 @@ class Pruning:
     releases: tuple[str, ...]
     environments: tuple[str, ...]
     caches: tuple[str, ...]
+    images: tuple[str, ...] = ()
 
 
 def ids(layout: Layout) -> list[str]:
@@ -127,6 +129,7 @@ def plan_pruning(
     caches: Iterable[str],
     current_id: str | None,
     keep: int,
+    found_images: Iterable[str] = (),
 ) -> Pruning:
     """What to remove so that ``keep`` releases stay; pure.
 
@@ -136,7 +139,7 @@ def plan_pruning(
     Args:
         state: the host's state.
         found: ids of the releases on disk, newest first.
-        environments, caches: digests on disk.
+        environments, caches, found_images: digests on disk.
         current_id: what ``current`` points at.
         keep: how many releases stay at least.
     """
@@ -156,24 +159,35 @@ def plan_pruning(
         tuple(release for release in on_disk if release not in stay),
         tuple(sorted(set(environments) - used)),
         tuple(sorted(set(caches) - used)),
+        tuple(sorted(set(found_images) - used)),
     )
 
 
 def prune(layout: Layout, state: HostState, keep: int, *, check: bool) -> dict[str, Any]:
-    """Remove releases, environments and compiled GPU code that nothing needs.
+    """Remove releases, environments, images and compiled GPU code that nothing needs.
+
+    ``left`` says why an image could not be removed: it is no failure of a deployment that somebody runs it.
 
     Raises:
         RepositoryError: something cannot be removed.
     """
     plan = plan_pruning(
-        state, ids(layout), _names(layout.environments), _names(layout.gpu_cache), current(layout), keep
+        state,
+        ids(layout),
+        _names(layout.environments),
+        _names(layout.gpu_cache),
+        current(layout),
+        keep,
+        [name for name in _names(layout.images) if _SHA256.fullmatch(name)],
     )
     chosen = (
         *(layout.releases / name for name in plan.releases),
         *(layout.environments / name for name in plan.environments),
         *(layout.gpu_cache / name for name in plan.caches),
     )
+    stuck: list[str] = []
     if not check:
+        stuck = [why for name in plan.images if (why := images.remove(layout.images / name)) is not None]
         for folder in (layout.releases, layout.environments, layout.gpu_cache):
             for left in folder.glob(f"{_DOOMED}*"):  # by one that was cut off
                 remove_tree(left)
@@ -186,10 +200,12 @@ def prune(layout: Layout, state: HostState, keep: int, *, check: bool) -> dict[s
                 path.rename(doomed)  # never half a release under its own name
             remove_tree(doomed)
     return {
-        "changed": bool(chosen),
+        "changed": bool(chosen) or len(plan.images) > len(stuck),
         "releases": list(plan.releases),
         "environments": list(plan.environments),
         "caches": list(plan.caches),
+        "images": list(plan.images),
+        "left": stuck,
     }
 
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.deploy.host import releases
+from orchestrator.deploy.host import images, releases
 from orchestrator.deploy.host.layout import Layout
 from orchestrator.deploy.host.releases import plan_pruning
 from orchestrator.deploy.host.state import Content, Entry, HostState
-from orchestrator.errors import ReleaseCorruptError, ReleaseNotFoundError
+from orchestrator.errors import HostError, ReleaseCorruptError, ReleaseNotFoundError
 from orchestrator.repository.manifest import FileEntry, Manifest, ModelEntry
 
 FILES = {"m/config.pbtxt": b'name: "m"', "m/1/model.py": b"pass\n"}
@@ -158,6 +158,7 @@ def test_pruning_keeps_what_is_needed_and_as_many_as_asked_for(
         ["env-z"],
         current * 64 if current else None,
         keep,
+        [f"env-{letter}" for letter in "abcdefz"],
     )
     gone = {release[0] for release in plan.releases}
     needed = {blue, *([green] if green else []), *([current] if current else [])}
@@ -165,6 +166,7 @@ def test_pruning_keeps_what_is_needed_and_as_many_as_asked_for(
     assert len("abcdef") - len(gone) == max(min(keep, 6), len(needed))
     assert f"env-{blue}" not in plan.environments
     assert plan.caches == ("env-z",)
+    assert plan.images == (*plan.environments, "env-z"), "an image is kept where an environment would be"
 
 
 def test_pruning_forgets_first_what_served_longest_ago() -> None:
@@ -195,8 +197,39 @@ def test_prune_removes_folders_and_what_an_older_prune_left(layout: Layout) -> N
         "releases": [old],
         "environments": ["link", "unused"],
         "caches": ["unused"],
+        "images": [],
+        "left": [],
     }
     assert [path.name for path in layout.releases.iterdir()] == [kept]
     assert [path.name for path in layout.environments.iterdir()] == ["used"]
     assert elsewhere.is_dir()
     assert releases.prune(layout, state, 1, check=False)["changed"] is False
+
+
+def test_an_image_that_is_in_use_stays_and_fails_nothing(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, other = "a" * 64, "b" * 64
+    for folder in (layout.images / digest, layout.images / "host.env", layout.images / ".build-x"):
+        folder.mkdir(parents=True)
+    (layout.images / digest / "brought").write_text("registry/name@sha256:x\n")
+    said: list[list[str]] = []
+
+    def run(command: list[str], *, check: bool = True) -> str:
+        said.append(command)
+        if command[1:3] == ["image", "ls"]:
+            return f"spark-speech:{digest} sha256:{digest}\nspark-speech:{other} sha256:{other}\n"
+        if command[1:3] == ["image", "inspect"]:
+            return f"sha256:{digest}\n"
+        if len(said) < 4:
+            raise HostError("a container uses it")
+        return ""
+
+    monkeypatch.setattr(images.shell, "run", run)
+    done = releases.prune(layout, HostState(), 5, check=False)
+    assert (done["changed"], done["images"], done["left"]) == (False, [digest], ["a container uses it"])
+    assert (layout.images / digest).is_dir()
+    done = releases.prune(layout, HostState(), 5, check=False)
+    assert (done["changed"], done["left"]) == (True, [])
+    assert said[-1] == ["docker", "image", "rm", f"spark-speech:{digest}", "registry/name@sha256:x"]
+    assert {path.name for path in layout.images.iterdir()} == {"host.env", ".build-x"}
