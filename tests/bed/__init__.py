@@ -31,8 +31,8 @@ class Bed:
     Args:
         count: how many hosts: ``spark1`` and so on.
         cache: a folder that outlives the run, for the unpacked sshd.
-        disks: folder -> megabytes: disks of their own on every host, to fill. `Host.kill` empties
-            them.
+        disks: folder -> megabytes: disks of their own on every host, to fill; `Host.kill` empties
+            them. 0: a folder of the machine's disk, for what cannot lie on an overlay.
         visible: folders that the hosts must see though another file system than the root's holds them.
 
     Raises:

@@ -65,7 +65,11 @@ def main() -> None:
     mount("tmpfs", root / "run", "mode=755")
     mount("tmpfs", root / "tmp", "mode=1777")
     for path, megabytes in plan["disks"].items():
-        mount("tmpfs", root / path.lstrip("/"), f"mode=755,size={megabytes}m")
+        if megabytes:
+            mount("tmpfs", root / path.lstrip("/"), f"mode=755,size={megabytes}m")
+        else:
+            (root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
+            bind(plan["own"] + path, root / path.lstrip("/"))
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     Path("/proc/sys/kernel/hostname").write_text(plan["name"])
     os.chdir(root)

@@ -20,6 +20,9 @@ import pytest
 import yaml
 
 from orchestrator import resources
+from orchestrator.deploy.host import releases
+from orchestrator.deploy.host.layout import Layout
+from orchestrator.deploy.host.state import Content, HostState
 from tests.integration.docker_daemon import Docker, daemon, missing
 
 pytestmark = [
@@ -66,7 +69,7 @@ class Host:
         return self.folder / "home/images"
 
     def unit(self, service: str) -> str:
-        return (self.folder / f"units/spark-speech-{service}@.service.d/container.conf").read_text()
+        return (self.folder / f"units/spark-speech-{service}@green.service.d/container.conf").read_text()
 
     def play(self, *options: str, ok: bool = True, **given: Any) -> tuple[int, str, str]:
         """Run the role: how much changed, the image's digest, what was printed."""
@@ -99,7 +102,11 @@ def host(tmp_path_factory: pytest.TempPathFactory, docker: Docker, base: str) ->
     wheel.write_bytes(b"a wheel")
     for name in ("home", "units"):
         (folder / name).mkdir()
-    tasks = [{"name": "Tell", "ansible.builtin.debug": {"var": "image_digest"}}]
+    unit = {"name": "image", "tasks_from": "unit"}
+    tasks = [
+        {"name": "Tell", "ansible.builtin.debug": {"var": "image_digest"}},
+        {"name": "Let the slot's units start containers", "ansible.builtin.include_role": unit},
+    ]
     site = [{"hosts": "localhost", "gather_facts": False, "roles": ["spark_speech", "image"], "tasks": tasks}]
     (playbooks / "site.yml").write_text(yaml.safe_dump(site))
     variables = {
@@ -108,6 +115,7 @@ def host(tmp_path_factory: pytest.TempPathFactory, docker: Docker, base: str) ->
         "spark_speech_home": str(folder / "home"),
         "spark_speech_unit_dir": str(folder / "units"),
         "spark_speech_user": "root",
+        "spark_speech_slot": "green",
         "spark_speech_wheel": str(wheel),
         "spark_speech_base_image": base,
         "spark_speech_container_limits": {"SPARK_SPEECH_SHM": "8g"},
@@ -146,6 +154,7 @@ def test_the_units_start_compose_with_what_the_host_knows(host: Host, digest: st
     kept = {path.name for path in (host.images / digest / "compose").iterdir()}
     assert kept == {"compose.yaml", "compose.gpu.yaml", "cuda.env", "no-secrets.env"}
     for service in ("triton", "gateway"):
+        assert not (host.folder / f"units/spark-speech-{service}@.service.d").exists(), "this slot's alone"
         starts = re.findall(r"^ExecStart=(.*)$", host.unit(service), re.MULTILINE)
         assert starts[0] == "", "the other runtime's command is taken back"
         assert shlex.split(starts[1])[-2:] == [service, service]
@@ -195,10 +204,54 @@ def test_a_host_without_a_network_loads_the_same_image(host: Host, digest: str, 
     tarball = tmp_path / "image.tar"
     host.docker("save", f"--output={tarball}", f"spark-speech:{digest}")
     host.docker("image", "rm", "--force", f"sha256:{digest}")
-    changed, loaded, _ = host.play(spark_speech_image_tarball=str(tarball))
+    asked = {"spark_speech_image_tarball": str(tarball), "spark_speech_image": f"sha256:{digest}"}
+    changed, loaded, _ = host.play(**asked)
     assert changed > 0
     assert loaded == digest
     assert not list(host.images.glob(".load*"))
+    assert host.play(**asked)[0] == 0
+    text = host.play(ok=False, **asked | {"spark_speech_image": f"sha256:{'0' * 64}"})[2]
+    assert f"holds the image sha256:{digest}" in " ".join(text.split())
+
+
+def test_a_damaged_tarball_is_refused(host: Host, digest: str, tmp_path: Path) -> None:
+    """Docker compares each layer with its digest; what is not there afterwards cannot be started."""
+    whole, damaged = tmp_path / "image.tar", tmp_path / "damaged.tar"
+    host.docker("save", f"--output={whole}", f"spark-speech:{digest}")
+    content = whole.read_bytes()
+    assert content.count(b"a wheel") == 1, "the layer with the wheel"
+    damaged.write_bytes(content.replace(b"a wheel", b"a whale"))
+    host.docker("image", "rm", "--force", f"sha256:{digest}")
+    try:
+        host.play(ok=False, spark_speech_image_tarball=str(damaged))
+        assert host.docker("image", "ls", "--quiet", "--filter=reference=spark-speech") == ""
+        assert not list(host.images.glob(".load*"))
+    finally:
+        host.docker("load", f"--input={whole}")
+
+
+def test_an_image_that_nothing_needs_is_taken_away_and_no_other(
+    host: Host, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in host.docker.environment.items():
+        monkeypatch.setenv(name, value)
+    base = host.docker("image", "inspect", "--format={{.Id}}", "base:test").removeprefix("sha256:")
+    for name in (f"spark-speech:{base}", "spark-speech:build-older"):
+        host.docker("tag", f"sha256:{base}", name)
+    (host.images / base / "compose").mkdir(parents=True)
+    used = Content("f" * 64, digest, "settings")
+    state = HostState("blue", {"blue": used, "green": None}, used)
+    layout = Layout(host.folder / "home")
+    before = host.docker("image", "ls", "--quiet", "--no-trunc", f"spark-speech:{digest}")
+    assert releases.prune(layout, state, 1, check=True)["images"] == [base]
+    assert releases.prune(layout, state, 1, check=False)["changed"] is True
+    assert not (host.images / base).exists()
+    named = host.docker("image", "ls", "--format={{.Repository}}:{{.Tag}}", "--no-trunc").split()
+    assert "base:test" in named, "somebody else's name of it"
+    assert not {f"spark-speech:{base}", "spark-speech:build-older"} & set(named)
+    assert host.docker("image", "ls", "--quiet", "--no-trunc", f"spark-speech:{digest}") == before
+    assert (host.images / digest / "compose").is_dir()
+    assert releases.prune(layout, state, 1, check=False)["changed"] is False
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ class Front:
         until(lambda: self.control.running() and self._worker() != before)
 
     def ready_to_tell(self) -> bool:
-        """Whether it can pass on what it knows at a reload: a new one first listens for 5 s to an older one."""
+        """Whether it can pass on what it knows: a new one first listens for 5 s to an older one."""
         found = re.search(r"id=own .*flags=0x([0-9a-f]+)", self.ask("show peers"))
         return found is not None and int(found[1], 16) & _LISTENED == _LISTENED
 
