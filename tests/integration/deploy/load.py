@@ -53,6 +53,65 @@ class Tally:
         }
 
 
+class HeldStream:
+    """A live stream that says nothing until it is let go, speaks then, and is kept open meanwhile.
+
+    Args:
+        host: where it goes.
+
+    Attributes:
+        text: what was heard, once the block has ended.
+        resumed: how often it had to begin again elsewhere.
+    """
+
+    def __init__(self, host: str) -> None:
+        self.text = ""
+        self.resumed = 0
+        self._url = f"{host}:8001"
+        self._open, self._free = threading.Event(), threading.Event()
+        self._failure: SpeechError | None = None
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        if not self._open.wait(120) or self._failure is not None:
+            raise AssertionError(f"the stream did not begin: {self._failure}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._free.set()
+        self._thread.join(120)
+        if error is None and self._failure is not None:
+            raise self._failure
+
+    def _listen(self) -> None:
+        try:
+            with SpeechClient(self._url) as client:
+                for event in client.stream(self._spoken(), endpointing=ENDPOINTS, diarize=False):
+                    if isinstance(event, Reconnected):
+                        self.resumed += 1
+                    elif isinstance(event, Completed):
+                        self.text = event.transcript.text
+        except SpeechError as failure:
+            self._failure = failure
+            self._open.set()
+
+    def _spoken(self) -> Iterator[np.ndarray]:
+        samples, rate = soundfile.read(DIALOGUE, dtype="int16")
+        step = rate // 10
+        silence = np.zeros(step, dtype="int16")
+        count = 0
+        while not self._free.wait(0.1):
+            yield silence
+            count += 1
+            if count == 20:  # by then the stream has long been sent to a stack
+                self._open.set()
+        for begin in range(0, len(samples), step):
+            yield samples[begin : begin + step]
+
+
 class Load:
     """Use some hosts until the block ends.
 

@@ -5,13 +5,14 @@ The tests use one host one after the other; each leaves it as it found it: servi
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import pytest
 
 from tests.integration.deploy.conftest import MakeBed, slow
 from tests.integration.deploy.fleet import Fleet, rows
-from tests.integration.deploy.load import Load
+from tests.integration.deploy.load import HeldStream, Load
 from tests.integration.deploy.releases import Releases
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
@@ -65,6 +66,28 @@ def test_a_new_release_and_back_and_nobody_notices(fleet: Fleet, releases: Relea
     assert report["recordings"]["done"] > 5
     assert report["streams"]["done"] > 3
     assert report["http"]["done"] > 5
+
+
+def test_a_host_that_was_switched_goes_back(fleet: Fleet, releases: Releases) -> None:
+    """A stream on the old stack holds the run between switch and commit, where it is stopped."""
+    host, old, new = fleet.hosts[0], releases.good(1).id, releases.good(3).id
+    running = fleet.pids(host)
+    with HeldStream(host.address) as stream:
+        process = fleet.spawn("deploy", new, "--json")
+        fleet.until(
+            lambda: fleet.phase(host) == "switched" or process.poll() is not None, "the switch", timeout=600
+        )
+        assert fleet.phase(host) == "switched", fleet.finish(process).text
+        assert fleet.serving(host) == new
+        process.send_signal(signal.SIGINT)
+        answer = fleet.finish(process)
+    assert answer.rc == 130, answer.text
+    assert answer.data["outcome"] == "stopped"
+    assert answer.data["fates"] == {"spark1": "reverted"}
+    fleet.assert_serves(old)
+    still = fleet.pids(host)
+    assert {name: still.get(name) for name in running} == running, "what served was not touched"
+    assert (len(stream.text.split()) > 20, stream.resumed) == (True, 0), stream.text
 
 
 @slow
