@@ -93,6 +93,19 @@ class Fleet:
         return len({host.content for host in self.hosts if host.content is not None}) > 1
 
     @property
+    def split(self) -> str | None:
+        """The run that some hosts committed and others left, in a mixed fleet; None where there is none.
+
+        A cable that is cut while hosts commit does that: the others went back, and the one that was cut off
+        cannot know it. No host goes back from what it has committed by itself, so the next run ends it.
+        """
+        outcomes: dict[str, set[str]] = {}
+        for host in self.hosts:
+            outcomes.setdefault(str(host.last.get("run")), set()).add(str(host.last.get("outcome")))
+        found = [run for run, ends in outcomes.items() if ends >= {"committed", "reverted"}]
+        return found[0] if self.mixed and found else None
+
+    @property
     def verdict(self) -> Verdict:
         """Degraded where a host is, or they serve different things; else unknown where one is silent."""
         verdicts = {host.verdict for host in self.hosts}
@@ -105,6 +118,7 @@ class Fleet:
         return {
             "verdict": str(self.verdict),
             "mixed": self.mixed,
+            "split": self.split,
             "hosts": {host.host: host.to_dict() for host in self.hosts},
         }
 

@@ -188,6 +188,9 @@ def show_fleet(fleet: Fleet, console: Console) -> None:
             console.print(Text(f"{host.host}: under way: {host.under_way}"), soft_wrap=True)
     if fleet.mixed:
         console.print("[red]The hosts serve different things.[/]", highlight=False)
+    if fleet.split is not None:
+        said = f"Run {fleet.split} was committed on some hosts only. Fix: run `spark-speech deploy`."
+        console.print(Text(said), soft_wrap=True)
 
 
 def _row(host: HostStatus) -> tuple[str, ...]:

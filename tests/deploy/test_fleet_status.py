@@ -94,6 +94,17 @@ def test_hosts_with_different_content_are_a_mixed_fleet() -> None:
     assert fleet.verdict is Verdict.DEGRADED
 
 
+def test_a_run_that_not_all_hosts_committed_is_named() -> None:
+    other = facts(history=[{"run": "r2", "outcome": "committed"}])
+    other["slots"]["blue"] = {**other["slots"]["blue"], "release": "f" * 64}
+    back = status_of("a", answer(facts(history=[{"run": "r2", "outcome": "reverted"}])))
+    cut = status_of("b", answer(other))
+    assert Fleet((back, cut)).split == "r2"
+    assert Fleet((back, cut)).to_dict()["split"] == "r2"
+    assert Fleet((cut, cut)).split is None
+    assert Fleet((back, back)).split is None
+
+
 def test_all_are_asked_at_once_and_a_silent_one_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 

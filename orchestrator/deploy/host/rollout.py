@@ -56,7 +56,12 @@ class Rollout:
                 state = states.reverted(state, "") if self._check else self._go_back(state)
             same = state.active is not None and state.serving == wish.content and not wish.force
             if same and state.active is not None and machine.healthy(state.active):
-                return self._begun(state, changed=False, reason="this content serves already")
+                # A commit that was cut off has left the host as one that starts nothing after a power cut.
+                done = not self._check and settle(machine, state)
+                reason = "this content serves already"
+                return self._begun(
+                    state, changed=False, reason=f"{reason}; its commit is finished" if done else reason
+                )
             mode, reason = self._mode(state, wish)
             opened = states.begun(state, wish.run, wish.content, mode, reason)
             if self._check:

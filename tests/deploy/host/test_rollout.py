@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,40 @@ def test_a_revert_that_was_killed_is_not_committed_but_finished(
     Rollout(host).revert("r2")
     assert host.store.read().serving == A
     assert world.admin == {"blue": "ready", "green": "maint"}
+
+
+@pytest.mark.parametrize("wanted", [A, B, C])
+@pytest.mark.parametrize("budget", range(14))
+def test_a_host_that_is_cut_off_inside_its_commit_joins_the_others_at_the_next_run(
+    tmp_path: Path, budget: int, wanted: Content
+) -> None:
+    """The others went back. This one commits, or goes back when its time is up; then both do the same."""
+    worlds = World(), World()
+    others, cut = (machine(tmp_path / name, world) for name, world in zip("xy", worlds, strict=True))
+    for host in (others, cut):
+        for content in (A, B, C):
+            add_release(host.layout.home, content)
+        deployed(host, "r1", A)
+        deploy(host, "r2", B)
+    Rollout(others).commit("r2")
+    worlds[1].budget = budget
+    with suppress(Killed):
+        Rollout(cut).commit("r2")
+    worlds[1].budget = None
+    Rollout(others).revert("r2")
+    Rollout(cut).revert("r2", unless_committed=True)  # the timer's
+    assert others.store.read().serving == A
+    assert cut.store.read().serving in (A, B)
+    assert all(world.answered for world in worlds)
+    for host in (others, cut):
+        deployed(host, "r3", wanted)
+        state = host.store.read()
+        assert (state.open, state.serving, state.known_good) == (None, wanted, wanted)
+    for host, world in zip((others, cut), worlds, strict=True):
+        active = host.store.read().active
+        assert active is not None
+        assert world.running == {active: True, other(active): False}
+        assert world.enabled == {active: True, other(active): False}
 
 
 def test_a_service_that_died_alone_is_started_again(host: FakeMachine, world: World) -> None:
