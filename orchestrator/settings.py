@@ -29,7 +29,13 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from orchestrator.errors import ConfigurationError
-from orchestrator.settings_engines import SECTION, RivaSettings, RoutingSettings, SarvamSettings
+from orchestrator.settings_engines import (
+    SECTION,
+    RivaSettings,
+    RoutingSettings,
+    SarvamSettings,
+    WhisperSettings,
+)
 from orchestrator.settings_sources import (
     DEFAULT,
     CommandLineSource,
@@ -330,6 +336,7 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     build: BuildSettings = BuildSettings()
     streaming: StreamingSettings = StreamingSettings()
+    whisper: WhisperSettings = WhisperSettings()
     audio: AudioSettings = AudioSettings()
     client: ClientSettings = ClientSettings()
     routing: RoutingSettings = RoutingSettings()

@@ -83,6 +83,10 @@ class RoutingSettings(_Section):
     """Less sure than this, a language is unknown."""
     detect_s: float = Field(default=30.0, gt=0, le=30)
     """How much audio it is found out from."""
+    align: bool = True
+    """Measure word times with the server's aligner, if it has one, where the engine has none."""
+    align_s: float = Field(default=30.0, gt=0)
+    """For one window; what takes longer keeps its estimated times."""
     max_cost: float | None = Field(default=None, ge=0)
     """Engines that cost more for an hour of audio are left out."""
     costs: dict[str, Annotated[float, Field(ge=0)]] = {}
@@ -98,6 +102,24 @@ class RoutingSettings(_Section):
         if self.longest_open_s < self.open_s:
             raise ValueError("longest_open_s must be at least open_s")
         return self
+
+
+class WhisperSettings(_Section):
+    """How the Whisper engines decode; `build` writes it into the release."""
+
+    compute_type: Literal["auto", "float32", "float16", "bfloat16", "int8", "int8_float16"] = "auto"
+    """Of whisper_ct2; ``auto``: float16 on a GPU, float32 on a CPU. Compute capability 12.x takes no int8."""
+    beam_size: int = Field(default=5, ge=1, le=20)
+    """Texts that are followed at once; 1: the likeliest token is taken each time."""
+    batch_size: int = Field(default=16, ge=1, le=256)
+    """Windows of 30 s that are decoded at once."""
+    temperatures: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    """What texts are drawn at for a window whose likeliest texts are not sound. Drawn texts may differ each
+    time."""
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    """CPU threads of one model; None: the library's own number."""
+    compile: bool | None = None
+    """Whether whisper_torch compiles its layers with torch.compile; None: on a GPU."""
 
 
 class RivaSettings(_Section):

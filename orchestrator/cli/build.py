@@ -185,6 +185,7 @@ def _plan(
         target=_target(target),
         options=options,
         streaming=settings.streaming,
+        whisper=settings.whisper,
         precision=settings.build.precision,
     )
 

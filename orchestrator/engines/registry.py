@@ -15,17 +15,23 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from orchestrator.engines import early
+from orchestrator.engines.alignment.base import Aligner
 from orchestrator.engines.base import EngineSource, Recognizer
 from orchestrator.engines.streaming import StreamingRecognizer
+from orchestrator.engines.whisper.languages import CODES, tags_of
 from orchestrator.errors import ConfigurationError, MissingDependencyError
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package an engine stands on: its distribution's name and its top-level module's."""
+    """A package an engine stands on: its distribution's name and its top-level module's.
+
+    ``by_hand``: how it is installed where no extra brings it, as it must fit the machine that serves.
+    """
 
     distribution: str
     module: str
+    by_hand: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,9 @@ class EngineSpec:
         streams: it takes live streams.
         detects_language: it finds out what is spoken where it is not told.
         setting: of an engine outside Triton: the setting that brings it in.
+        inspector: the Python module that exports ``inspect(files)``, which says from weights' files, by name,
+            what languages (BCP-47 primary tags) they know, and raises ModelLoadError where they are of another
+            kind; it imports no engine's library. None: weights do not say.
     """
 
     name: str
@@ -60,11 +69,12 @@ class EngineSpec:
     streams: bool = False
     detects_language: bool = False
     setting: str | None = None
+    inspector: str | None = None
 
     @property
     def distributions(self) -> tuple[str, ...]:
-        """The distributions' names, as ``importlib.metadata.version`` takes them."""
-        return tuple(package.distribution for package in self.packages)
+        """The distributions that an extra brings, by the names that ``importlib.metadata`` takes."""
+        return tuple(package.distribution for package in self.packages if package.by_hand is None)
 
     @property
     def install_command(self) -> str:
@@ -103,6 +113,12 @@ _SARVAM_LANGUAGES: Final = (
     *("or", "pa", "sa", "sat", "sd", "ta", "te", "ur"),
 )
 
+_WHISPER_LANGUAGES: Final = tags_of(CODES)
+_WHISPER_S: Final = 600.0
+"""Recordings of any length are cut into windows of 30 s; this bounds the audio of one call."""
+_VOICE_ACTIVITY: Final = (Package("silero-vad", "silero_vad"), Package("torch", "torch"))
+"""What finds the windows of speech."""
+
 _SPECS: Final = {
     spec.name: spec
     for spec in (
@@ -131,6 +147,68 @@ _SPECS: Final = {
             default_source="nvidia/parakeet-tdt-0.6b-v3",
             artifacts=("model.nemo",),
         ),
+        EngineSpec(
+            name="whisper_cpp",
+            module="orchestrator.engines.whisper_cpp",
+            extra="serve,whisper-cpp",
+            packages=(Package("pywhispercpp", "pywhispercpp"), *_VOICE_ACTIVITY),
+            languages=_WHISPER_LANGUAGES,
+            times_estimated=True,
+            max_window_s=_WHISPER_S,
+            default_source="a ggml file",
+            artifacts=("ggml-model.bin",),
+            detects_language=True,
+            inspector="orchestrator.engines.whisper.ggml",
+        ),
+        EngineSpec(
+            name="whisper_ct2",
+            module="orchestrator.engines.whisper_ct2",
+            extra="serve,whisper-ct2",
+            packages=(
+                Package("ctranslate2", "ctranslate2"),
+                Package("faster-whisper", "faster_whisper"),
+                *_VOICE_ACTIVITY,
+            ),
+            languages=_WHISPER_LANGUAGES,
+            times_estimated=False,
+            max_window_s=_WHISPER_S,
+            default_source="a CTranslate2 folder",
+            artifacts=(),  # the folder as it is
+            detects_language=True,
+            inspector="orchestrator.engines.whisper.ct2_folder",
+        ),
+        EngineSpec(
+            name="whisper_torch",
+            module="orchestrator.engines.whisper_torch",
+            extra="serve",
+            packages=(Package("safetensors", "safetensors"), *_VOICE_ACTIVITY),
+            languages=_WHISPER_LANGUAGES,
+            times_estimated=False,
+            max_window_s=_WHISPER_S,
+            default_source="a transformers folder",
+            artifacts=(),
+            detects_language=True,
+            inspector="orchestrator.engines.whisper_native.inspection",
+        ),
+        EngineSpec(
+            name="whisper_trt",
+            module="orchestrator.engines.whisper_trt",
+            extra="serve,whisper-trt",
+            # The graphs are exported on the target, with the TensorRT that is there.
+            packages=(
+                Package("onnx", "onnx"),
+                Package("safetensors", "safetensors"),
+                Package("tensorrt", "tensorrt", by_hand="pip install tensorrt-cu13"),
+                *_VOICE_ACTIVITY,
+            ),
+            languages=_WHISPER_LANGUAGES,
+            times_estimated=False,
+            max_window_s=_WHISPER_S,
+            default_source="a transformers folder",
+            artifacts=(),
+            detects_language=True,
+            inspector="orchestrator.engines.whisper_native.inspection",
+        ),
     )
 }
 _STREAMING_SPECS: Final = {
@@ -148,6 +226,28 @@ _STREAMING_SPECS: Final = {
             default_source=_SPECS["parakeet"].default_source,
             artifacts=_SPECS["parakeet"].artifacts,
             streams=True,
+        ),
+    )
+}
+_ALIGNING_SPECS: Final = {
+    spec.name: spec
+    for spec in (
+        EngineSpec(
+            name="aligner",
+            module="orchestrator.engines.aligner",
+            extra="align",
+            packages=(
+                Package("onnxruntime", "onnxruntime"),
+                Package("safetensors", "safetensors"),
+                Package("torch", "torch"),
+                Package("torchaudio", "torchaudio"),
+            ),
+            languages=("en",),
+            times_estimated=False,
+            max_window_s=60.0,
+            default_source="embedded",
+            # A checkpoint, a folder of transformers, or the embedded head: the files tell.
+            artifacts=(),
         ),
     )
 }
@@ -194,6 +294,11 @@ def streaming_names() -> tuple[str, ...]:
     return tuple(sorted(_STREAMING_SPECS))
 
 
+def aligner_names() -> tuple[str, ...]:
+    """The names of what gives words their times, sorted."""
+    return tuple(sorted(_ALIGNING_SPECS))
+
+
 def outside_names() -> tuple[str, ...]:
     """The names of all engines that live outside Triton, sorted; `load` knows none of them."""
     return tuple(sorted(_OUTSIDE_SPECS))
@@ -205,7 +310,7 @@ def spec(name: str) -> EngineSpec:
     Raises:
         ConfigurationError: there is no such engine; the message names the nearest.
     """
-    return _find(name, _SPECS | _STREAMING_SPECS | _OUTSIDE_SPECS)
+    return _find(name, _SPECS | _STREAMING_SPECS | _ALIGNING_SPECS | _OUTSIDE_SPECS)
 
 
 def _find(name: str, specs: Mapping[str, EngineSpec]) -> EngineSpec:
@@ -239,16 +344,21 @@ def require(name: str) -> None:
     wanted = spec(name)
     state = _availability(wanted)
     if not state.ready:
+        by_hand = {package.distribution for package in wanted.packages if package.by_hand}
+        target = " on the target" if by_hand & set(state.missing) else ""
         raise MissingDependencyError(
-            f"The engine {wanted.name} needs {', '.join(state.missing)}, not installed in this Python.",
-            fix=f"run: {wanted.install_command}",
+            f"The engine {wanted.name} needs {', '.join(state.missing)}{target}, "
+            "not installed in this Python.",
+            fix=f"run: {state.install}",
             model=wanted.name,
         )
 
 
 def _availability(wanted: EngineSpec) -> Availability:
-    missing = tuple(p.distribution for p in wanted.packages if importlib.util.find_spec(p.module) is None)
-    return Availability(wanted.name, missing, wanted.install_command if missing else None)
+    missing = [package for package in wanted.packages if importlib.util.find_spec(package.module) is None]
+    commands = dict.fromkeys(package.by_hand or wanted.install_command for package in missing)
+    names = tuple(package.distribution for package in missing)
+    return Availability(wanted.name, names, " && ".join(commands) or None)
 
 
 def load(name: str, source: EngineSource) -> Recognizer:
@@ -266,6 +376,11 @@ def load_streaming(name: str, source: EngineSource) -> StreamingRecognizer:
     """Load streaming engine ``name`` from ``source``; raises as `load` does."""
     wanted = _find(name, _STREAMING_SPECS)
     return cast("Callable[[EngineSource], StreamingRecognizer]", _loader(wanted, source))(source)
+
+
+def load_aligner(name: str, source: EngineSource) -> Aligner:
+    """Load aligner ``name`` from ``source``; raises as `load` does."""
+    return cast("Callable[[EngineSource], Aligner]", _loader(_find(name, _ALIGNING_SPECS), source))(source)
 
 
 def _loader(wanted: EngineSpec, source: EngineSource) -> Callable[[EngineSource], object]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -23,7 +24,7 @@ from orchestrator.repository.blobs import Blob, BlobStore
 from orchestrator.repository.catalog import ModelKind, PackageFile, WheelFile
 from orchestrator.repository.hub import Hub, HubFile, Snapshot
 from orchestrator.repository.integrity import sha256_of
-from orchestrator.repository.plan import ModelPlan
+from orchestrator.repository.plan import ModelPlan, with_languages
 from orchestrator.repository.sources import EmbeddedSource, HubSource, LocalSource
 from orchestrator.repository.storage import storage_errors
 
@@ -69,6 +70,20 @@ def _check_nemo(stored: Path, plan: ModelPlan) -> None:
             model=plan.name,
             fix=error.fix,
         ) from error
+
+
+def _languages(inspector: str, plan: ModelPlan, files: Mapping[str, Blob]) -> tuple[str, ...]:
+    """What languages the weights know; refuses what the engine could not load."""
+    module = importlib.import_module(inspector)
+    try:
+        known: tuple[str, ...] = module.inspect({name: blob.path for name, blob in files.items()})
+    except ModelLoadError as error:
+        raise ArtifactError(
+            f"{plan.source} cannot be served by {plan.name}: {error.message}",
+            model=plan.name,
+            fix=error.fix,
+        ) from error
+    return known
 
 
 class Resolver:
@@ -130,6 +145,8 @@ class Resolver:
             return replace(resolved, files={**rest, **form.files}, kept=form.kept)
         if files.keys() >= set(lean.FILES) and lean.CHECKPOINT in plan.kind.artifacts:
             self._lean.checked(files, plan)
+        if plan.kind.inspector is not None:
+            return replace(resolved, plan=with_languages(plan, _languages(plan.kind.inspector, plan, files)))
         return resolved
 
     def _embedded(self, plan: ModelPlan) -> ResolvedModel:
@@ -288,12 +305,13 @@ def choose(kind: ModelKind, paths: Iterable[PurePosixPath], source: str) -> dict
     for name in kind.artifacts:
         suffix = PurePosixPath(name).suffix
         fits = [path for path in visible if path.name == name]
-        if not fits and suffix == NEMO_SUFFIX:
-            fits = [path for path in visible if path.suffix == NEMO_SUFFIX]
+        alone = len(kind.artifacts) == 1  # then a file of that kind may have any name
+        if not fits and alone:
+            fits = [path for path in visible if path.suffix == suffix]
         if len(fits) != 1:
             found = ", ".join(path.as_posix() for path in fits) or "none"
             raise ArtifactNotFoundError(
-                f"{kind.name} needs one {name if suffix != NEMO_SUFFIX else 'file *' + suffix}; {source} has "
+                f"{kind.name} needs one {'file *' + suffix if alone else name}; {source} has "
                 f"{found}",
                 model=kind.name,
                 fix="name a source that holds it, or the file itself",

@@ -16,6 +16,8 @@ from orchestrator.errors import ConfigurationError
 from orchestrator.repository.wheels import WheelPin
 
 DIARIZER_ENGINE: Final = "pyannote"
+HEAD_NAME: Final = "aligner_head.safetensors"
+"""The same name as in `orchestrator.engines.alignment.moonshine_ctc`, which imports onnxruntime."""
 MODEL_VERSION: Final = "1"
 """The only version folder a model has: another set of weights is another release."""
 
@@ -77,6 +79,9 @@ class ModelKind:
         artifacts: names of the files the engine wants in its folder; empty: the source's folder as it is.
         uses_gpu: False for an engine whose library runs on the CPU only.
         told_languages: True for an engine whose weights may not say their languages and is told them.
+        detects_language: it finds out what is spoken, where its weights know several languages.
+        inspector: see `registry.EngineSpec.inspector`.
+        whisper: set up by the settings' section ``[whisper]``.
     """
 
     name: str
@@ -93,6 +98,9 @@ class ModelKind:
     artifacts: tuple[str, ...] = ()
     uses_gpu: bool = True
     told_languages: bool = False
+    detects_language: bool = False
+    inspector: str | None = None
+    whisper: bool = False
 
 
 _MOONSHINE: Final = WheelPin("moonshine-voice", "0.1.0")
@@ -161,10 +169,11 @@ def _recognizer(
     max_window_s: float,
     rank: int,
     batching: Batching,
-    embedded: tuple[WheelFile | PackageFile, ...],
+    embedded: tuple[WheelFile | PackageFile, ...] = (),
     embedded_languages: tuple[str, ...] | None = None,
     uses_gpu: bool = True,
     told_languages: bool = False,
+    whisper: bool = False,
     task: Task = Task.RECOGNIZE,
 ) -> ModelKind:
     engine = registry.spec(name)
@@ -183,6 +192,9 @@ def _recognizer(
         artifacts=engine.artifacts,
         uses_gpu=uses_gpu,
         told_languages=told_languages,
+        detects_language=engine.detects_language,
+        inspector=engine.inspector,
+        whisper=whisper,
     )
 
 
@@ -218,6 +230,48 @@ KINDS: Final = {
             batching=Batching(cpu=8, gpu=8, queue_delay_us=5_000),
             embedded=_MOONSHINE_FILES,
             uses_gpu=False,
+        ),
+        _recognizer(
+            "whisper_ct2",
+            max_window_s=300.0,
+            rank=60,
+            batching=Batching(cpu=8, gpu=32, queue_delay_us=5_000),
+            whisper=True,
+        ),
+        _recognizer(
+            "whisper_cpp",
+            max_window_s=300.0,
+            rank=70,
+            # It takes one window after the other; eight keep the calls few.
+            batching=Batching(cpu=8, gpu=8, queue_delay_us=5_000),
+            whisper=True,
+        ),
+        _recognizer(
+            "whisper_torch",
+            max_window_s=300.0,
+            rank=55,
+            batching=Batching(cpu=8, gpu=32, queue_delay_us=5_000),
+            whisper=True,
+        ),
+        _recognizer(
+            "whisper_trt",
+            max_window_s=300.0,
+            rank=50,
+            batching=Batching(cpu=8, gpu=32, queue_delay_us=5_000),
+            whisper=True,
+        ),
+        ModelKind(
+            name="aligner",
+            task=Task.ALIGN,
+            engine=registry.spec("aligner").name,
+            packages=registry.spec("aligner").distributions,
+            languages=registry.spec("aligner").languages,
+            times_estimated=None,
+            max_window_s=registry.spec("aligner").max_window_s,
+            rank=10,
+            batching=Batching(cpu=8, gpu=32),
+            embedded=(_MOONSHINE_FILES[0], PackageFile(HEAD_NAME, f"training/checkpoint/{HEAD_NAME}")),
+            told_languages=True,
         ),
         ModelKind(
             name="diarizer",

@@ -7,11 +7,11 @@ target are inputs. `builder` carries a plan out.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from orchestrator.contract import CONTRACTS, Parameter, Task
+from orchestrator.contract import CONTRACTS, LANGUAGE_CONFIDENCE, Parameter, Task
 from orchestrator.errors import ConfigurationError
 from orchestrator.repository.catalog import (
     MODEL_VERSION,
@@ -24,6 +24,7 @@ from orchestrator.repository.config import Device, InstanceGroup, ModelConfig
 from orchestrator.repository.live import stream_config
 from orchestrator.repository.sources import EmbeddedSource, HubSource, Source, parse_source
 from orchestrator.settings import StreamingSettings
+from orchestrator.settings_engines import WhisperSettings
 
 Architecture = Literal["x86_64", "aarch64"]
 DEFAULT_MODELS: Final[Mapping[str, str]] = {"moonshine": "embedded", "diarizer": "embedded"}
@@ -115,11 +116,13 @@ def make_plan(
     target: Architecture = "x86_64",
     options: Mapping[str, ModelOptions] | None = None,
     streaming: StreamingSettings | None = None,
+    whisper: WhisperSettings | None = None,
     precision: Precision = "auto",
 ) -> BuildPlan:
     """Plan a release of ``models``, a map of model names to sources (see `sources`).
 
-    ``streaming`` says how models of live streams are set up; None: as the settings' defaults do.
+    ``streaming`` and ``whisper`` say how models of live streams, and of Whisper, are set up; None: as the
+    settings' defaults do.
     ``precision`` is that of weights which are prepared for serving; ``auto``: bfloat16 on a GPU, or float32.
 
     Raises:
@@ -144,6 +147,7 @@ def make_plan(
             device,
             given.get(name, ModelOptions()),
             streaming or StreamingSettings(),
+            whisper or WhisperSettings(),
         )
         for name in sorted(models)
     )
@@ -174,7 +178,12 @@ def with_models(base: Mapping[str, str], given: list[str]) -> dict[str, str]:
 
 
 def _model(
-    kind: ModelKind, source: Source, device: Device, options: ModelOptions, streaming: StreamingSettings
+    kind: ModelKind,
+    source: Source,
+    device: Device,
+    options: ModelOptions,
+    streaming: StreamingSettings,
+    whisper: WhisperSettings,
 ) -> ModelPlan:
     embedded = kind.embedded if isinstance(source, EmbeddedSource) else ()
     if isinstance(source, EmbeddedSource) and not embedded:
@@ -185,7 +194,26 @@ def _model(
     config = _config(kind, source, device, options)
     if kind.task is Task.STREAM:
         config = stream_config(config, streaming)
+    if kind.whisper:
+        given = json.dumps(whisper.model_dump(mode="json", exclude_none=True))
+        config = _with_parameters(config, {Parameter.ENGINE_OPTIONS: given})
     return ModelPlan(kind, source, config, embedded)
+
+
+def with_languages(plan: ModelPlan, known: Sequence[str]) -> ModelPlan:
+    """``plan`` for weights that know the languages ``known``, at least one."""
+    planned = plan.config.parameters[Parameter.LANGUAGES].split(",")
+    languages = [tag for tag in planned if tag in known] or list(known)
+    config = _with_parameters(plan.config, {Parameter.LANGUAGES: ",".join(languages)})
+    if plan.kind.detects_language and len(known) == 1:
+        config = _with_parameters(config, {Parameter.DETECTS_LANGUAGE: "false"})
+        config = replace(config, outputs=tuple(one for one in config.outputs if one != LANGUAGE_CONFIDENCE))
+    return replace(plan, config=config)
+
+
+def _with_parameters(config: ModelConfig, parameters: Mapping[Parameter, str]) -> ModelConfig:
+    texts = {str(key): text for key, text in parameters.items()}
+    return replace(config, parameters={**config.parameters, **texts})
 
 
 def _config(kind: ModelKind, source: Source, device: Device, options: ModelOptions) -> ModelConfig:
@@ -211,13 +239,16 @@ def _config(kind: ModelKind, source: Source, device: Device, options: ModelOptio
         Parameter.MAX_WINDOW_S: f"{window_s:g}",
         Parameter.RANK: str(kind.rank),
     }
-    if kind.task in (Task.RECOGNIZE, Task.STREAM):
+    if kind.task in (Task.RECOGNIZE, Task.STREAM, Task.ALIGN):
         parameters[Parameter.LANGUAGES] = ",".join(languages)
+    if kind.task in (Task.RECOGNIZE, Task.STREAM):
         parameters[Parameter.WORD_TIMES] = "estimated" if kind.times_estimated else "measured"
+    if kind.detects_language:
+        parameters[Parameter.DETECTS_LANGUAGE] = "true"
     return ModelConfig(
         name=kind.name,
         inputs=contract.inputs,
-        outputs=contract.outputs,
+        outputs=(*contract.outputs, LANGUAGE_CONFIDENCE) if kind.detects_language else contract.outputs,
         instances=(InstanceGroup(device if kind.uses_gpu else "cpu", count),),
         max_batch_size=batch,
         ragged=batch > 1,
@@ -229,7 +260,8 @@ def _config(kind: ModelKind, source: Source, device: Device, options: ModelOptio
 def _languages(kind: ModelKind, source: Source) -> tuple[str, ...]:
     if isinstance(source, EmbeddedSource):
         return kind.embedded_languages or kind.languages
-    if isinstance(source, HubSource) and source.id in _MULTILINGUAL:
+    # What inspected weights do not know is taken out once they are here, see `with_languages`.
+    if kind.inspector or (isinstance(source, HubSource) and source.id in _MULTILINGUAL):
         return kind.languages
     return tuple(tag for tag in kind.languages if tag in _DEFAULT_LANGUAGES)
 

@@ -17,7 +17,8 @@ from orchestrator.repository.storage import write_atomic
 
 def committed_configs() -> Mapping[str, str]:
     """The text of every model's config.pbtxt, by path below the model repository."""
-    plan = make_plan(dict.fromkeys(KINDS, "embedded"))
+    # A model without embedded weights is rendered as if these knew all that its engine can.
+    plan = make_plan({name: "embedded" if kind.embedded else f"/{name}" for name, kind in KINDS.items()})
     return {f"{model.name}/{FILE_NAME}": render(model.config) for model in plan.models}
 
 

@@ -13,13 +13,16 @@ from orchestrator.errors import ConfigurationError, MissingDependencyError
 
 
 def test_names_are_sorted_and_every_one_has_a_spec() -> None:
-    assert engines.names() == ("moonshine", "parakeet")
+    assert {"moonshine", "parakeet", "whisper_cpp", "whisper_ct2"} <= set(engines.names())
+    assert list(engines.names()) == sorted(engines.names())
     assert engines.streaming_names() == ("parakeet_streaming",)
     for name in engines.names() + engines.streaming_names():
         spec = engines.spec(name)
         assert spec.name == name
-        assert spec.artifacts
+        assert spec.artifacts or spec.inspector, "something must say what a folder has to hold"
         assert spec.distributions
+        for module in filter(None, (spec.module, spec.inspector)):
+            assert importlib.util.find_spec(module), module
 
 
 @pytest.mark.parametrize(("typo", "nearest"), [("moonshin", "moonshine"), ("Parakeet", "parakeet")])
@@ -31,7 +34,7 @@ def test_an_unknown_engine_names_the_nearest(typo: str, nearest: str) -> None:
 def test_an_unknown_engine_far_from_any_lists_them_all(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="the engines are moonshine, parakeet") as caught:
         engines.load("zzz", EngineSource(tmp_path))
-    assert caught.value.fix == "use one of moonshine, parakeet."
+    assert caught.value.fix == f"use one of {', '.join(engines.names())}."
 
 
 def test_each_kind_of_engine_has_its_own_loader(tmp_path: Path) -> None:

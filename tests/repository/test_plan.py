@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.contract import Task
+from orchestrator.contract import LANGUAGE_CONFIDENCE, Task
 from orchestrator.errors import ConfigurationError
 from orchestrator.repository.catalog import KINDS
 from orchestrator.repository.config import ModelConfig, SequenceBatching
@@ -148,14 +148,16 @@ def test_languages_follow_the_weights() -> None:
 
 
 def test_parameters_tell_a_client_all_it_routes_by() -> None:
-    for model in make_plan(dict.fromkeys(KINDS, "embedded")).models:
+    for model in make_plan(dict.fromkeys(KINDS, "/srv/weights")).models:
         parameters = model.config.parameters
         assert parameters["task"] in set(Task)
         assert float(parameters["max_window_s"]) > 0
         assert int(parameters["rank"]) >= 0
         told = json.loads(parameters["engine_options"]).get("languages")
-        assert told == (parameters["languages"].split(",") if "parakeet" in model.name else None)
+        assert told == (parameters["languages"].split(",") if model.kind.told_languages else None)
         assert ("languages" in parameters) == (parameters["task"] != "diarize")
+        detects = parameters.get("detects_language") == "true"
+        assert detects == (LANGUAGE_CONFIDENCE in model.config.outputs) == model.name.startswith("whisper")
 
 
 def test_the_plan_says_what_it_will_fetch_and_is_json() -> None:
