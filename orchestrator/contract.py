@@ -44,6 +44,7 @@ class Task(StrEnum):
     RECOGNIZE = "recognize"
     DIARIZE = "diarize"
     STREAM = "stream"
+    ALIGN = "align"
 
 
 # Inputs. OPTIONS is one JSON object: `engines.base.RecognitionOptions`, or `DiarizationOptions` of
@@ -53,7 +54,7 @@ PCM16: Final = TensorSpec("PCM16", "INT16", (-1,))
 """16-bit samples, full scale 32,768: half the bytes of AUDIO."""
 OPTIONS: Final = TensorSpec("OPTIONS", "BYTES", (1,), optional=True)
 
-# Outputs of a recogniser: W words in order.
+# Outputs of a recogniser: W words in order. WORD is what an aligner is given, too.
 WORD: Final = TensorSpec("WORD", "BYTES", (-1,))
 WORD_START_MS: Final = TensorSpec("WORD_START_MS", "INT32", (-1,))
 WORD_END_MS: Final = TensorSpec("WORD_END_MS", "INT32", (-1,))
@@ -63,6 +64,10 @@ TIMES_ESTIMATED: Final = TensorSpec("TIMES_ESTIMATED", "BOOL", (1,))
 LANGUAGE_CONFIDENCE: Final = TensorSpec("LANGUAGE_CONFIDENCE", "FP32", (1,))
 """How sure LANGUAGE is, 0..1. Only of models whose parameters say `Parameter.DETECTS_LANGUAGE`, and only
 asked of them where no language was given."""
+
+WORD_MEASURED: Final = TensorSpec("WORD_MEASURED", "BOOL", (-1,))
+"""Of an aligner: False for a word that was not found in the audio, whose times are spread between its
+neighbours."""
 
 # Outputs of a diarizer: T turns (which may overlap), X exclusive turns (which may not), S speakers; a
 # *_SPEAKER value is a row of SPEAKER_EMBEDDING. The embedding is [S, D], D set by the model.
@@ -98,6 +103,14 @@ DIARIZER: Final = ModelContract(
         SPEAKER_EMBEDDING,
     ),
 )
+ALIGNER: Final = ModelContract(
+    # WORD: the W words that are said in the audio, in order. OPTIONS: `AlignmentOptions` of
+    # `engines.alignment.base`.
+    inputs=(*RECOGNIZER.inputs[:2], WORD, OPTIONS),
+    # One entry a word, in the same order; starts never go back.
+    outputs=(WORD_START_MS, WORD_END_MS, WORD_CONFIDENCE, WORD_MEASURED),
+)
+"""Word times for words that are known."""
 STREAM_RECOGNIZER: Final = ModelContract(inputs=(PCM16,), outputs=(UPDATE,))
 STREAM_OPTIONS: Final = "options"
 """The request parameter with one JSON object: `engines.streaming.StreamOptions` with a stream's first chunk,
@@ -107,6 +120,7 @@ CONTRACTS: Final = {
     Task.RECOGNIZE: RECOGNIZER,
     Task.DIARIZE: DIARIZER,
     Task.STREAM: STREAM_RECOGNIZER,
+    Task.ALIGN: ALIGNER,
 }
 
 

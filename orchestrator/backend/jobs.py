@@ -23,7 +23,7 @@ from orchestrator.backend.wire import (
     is_cancelled,
     read_options,
 )
-from orchestrator.contract import AUDIO, OPTIONS, PCM16, SAMPLE_RATE_HZ
+from orchestrator.contract import AUDIO, OPTIONS, PCM16, SAMPLE_RATE_HZ, WORD
 from orchestrator.engines.base import PCM16_SCALE, Pcm16, Samples
 from orchestrator.errors import (
     AudioEmptyError,
@@ -35,11 +35,14 @@ from orchestrator.errors import (
 )
 
 ResultT = TypeVar("ResultT")
+_MOST_WORDS: Final = 2000
+"""Of one request: more than a window of speech has, and few enough to be aligned in moments."""
 _SOON_S: Final = 60.0
 """Audio that a GPU recognises in a few ms. To ask for a cancellation takes 0.07 ms, one after the other:
 9 ms for a batch of 128."""
 Engine = Callable[[Sequence[Any], OptionsT], Sequence[ResultT]]
-"""Takes `Samples`, and `Pcm16` where `read` was told so; gives one result for each."""
+"""Takes `Samples`, and `Pcm16` where `read` was told so, each with its words after `read_words`; gives one
+result for each."""
 
 
 @dataclass(slots=True)
@@ -52,6 +55,13 @@ class Job(Generic[OptionsT, ResultT]):
     result: ResultT | None = None
     fault: SpeechError | None = None
     cancelled: bool = False
+    words: tuple[str, ...] | None = None
+    """What is said in the audio, where the engine wants to know it."""
+
+    @property
+    def item(self) -> Any:
+        """What the engine takes for it."""
+        return self.samples if self.words is None else (self.samples, self.words)
 
     @property
     def open(self) -> bool:
@@ -88,6 +98,18 @@ def read(
             job.fault = error
         jobs.append(job)
     return jobs
+
+
+def read_words(jobs: Sequence[Job[Any, Any]], context: ModelContext, pb_utils: TritonUtils) -> None:
+    """Take the words, which an aligner needs, out of each request that is still open."""
+    for job in jobs:
+        if not job.open:
+            continue
+        try:
+            job.words = _words(pb_utils.get_input_tensor_by_name(job.request, WORD.name))
+        except InvalidRequestError as error:
+            error.model = error.model or context.name
+            job.fault = error
 
 
 def run(
@@ -129,7 +151,7 @@ def _attempt(
     engine: Engine[OptionsT, ResultT],
     context: ModelContext,
 ) -> bool:
-    batch = [job.samples for job in group if job.samples is not None]
+    batch = [job.item for job in group if job.samples is not None]
     options = group[0].options
     if options is None:  # `read` gives every open job its options
         raise ValueError("a job without options")
@@ -196,6 +218,21 @@ def _audio(floats: Any, integers: Any, context: ModelContext) -> Samples | Pcm16
     if integers is None and not bool(np.isfinite(samples).all()):
         raise AudioValueError(f"{name} holds NaN or infinite samples", fix="send finite float32 samples")
     return samples
+
+
+def _words(tensor: Any) -> tuple[str, ...]:
+    values = None if tensor is None else tensor.as_numpy()
+    fix = "send WORD, BYTES [1, W], the words in UTF-8 in the order in which they are said"
+    if values is None or values.ndim != 2 or values.shape[0] != 1:
+        raise InvalidRequestError("the request has no WORD of shape [1, W]", fix=fix)
+    if values.shape[1] > _MOST_WORDS:
+        raise InvalidRequestError(
+            f"WORD has {values.shape[1]} words; at most {_MOST_WORDS} are taken", fix=fix
+        )
+    try:
+        return tuple(value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values[0])
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError("a word is not UTF-8", fix=fix) from error
 
 
 def _floats(samples: Samples | Pcm16) -> Samples:

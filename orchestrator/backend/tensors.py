@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from orchestrator import contract
 from orchestrator.backend.wire import Tensors
 from orchestrator.diarization.base import Diarization, SpeakerTurn
+from orchestrator.engines.alignment.base import Alignment
 from orchestrator.engines.base import Recognition
 
 
@@ -28,6 +29,16 @@ def recognition_tensors(recognition: Recognition) -> Tensors:
         contract.LANGUAGE.name: text_tensor([recognition.language]),
         contract.TIMES_ESTIMATED.name: np.array([recognition.times_estimated], dtype=np.bool_),
         **measured,
+    }
+
+
+def alignment_tensors(alignment: Alignment) -> Tensors:
+    """The outputs of `contract.ALIGNER`; W words give shape ``[W]``."""
+    return {
+        contract.WORD_START_MS.name: np.array([word.start_ms for word in alignment], dtype=np.int32),
+        contract.WORD_END_MS.name: np.array([word.end_ms for word in alignment], dtype=np.int32),
+        contract.WORD_CONFIDENCE.name: np.array([word.confidence for word in alignment], dtype=np.float32),
+        contract.WORD_MEASURED.name: np.array([word.measured for word in alignment], dtype=np.bool_),
     }
 
 

@@ -1,7 +1,8 @@
 """The recordings that accuracy is measured on, with their references.
 
 A folder of recordings holds a ``manifest.json``: a list of objects with ``path`` and, where known, ``text``
-(what is said), ``rttm`` (a file of speaker turns), ``channels`` and ``speakers``. Other keys are left alone.
+(what is said), ``rttm`` (a file of speaker turns), ``word_times`` (a TextGrid), ``channels`` and
+``speakers``. Other keys are left alone.
 Without a folder the one recording that everybody has is used: the 30 s telephone call of two speakers that
 pyannote.audio's wheel carries, with its turns and its speaker-attributed text.
 """
@@ -36,6 +37,8 @@ class Recording:
     rttm: Path | None = None
     lines: tuple[SpokenLine, ...] = ()
     separate: bool = False
+    word_times: Path | None = None
+    """A TextGrid with the words' times."""
 
 
 def packaged() -> Recording:
@@ -100,6 +103,7 @@ def _recording(folder: Path, entry: dict[str, object]) -> Recording:
     stm = audio.with_suffix(".stm")
     rttm = entry.get("rttm")
     text = entry.get("text")
+    word_times = entry.get("word_times")
     channels, speakers = (int(str(entry.get(key, 1))) for key in ("channels", "speakers"))
     return Recording(
         audio=audio,
@@ -108,4 +112,5 @@ def _recording(folder: Path, entry: dict[str, object]) -> Recording:
         rttm=None if rttm is None else folder / str(rttm),
         lines=read_stm(stm) if stm.exists() else (),
         separate=speakers >= channels > 1,
+        word_times=None if word_times is None else folder / str(word_times),
     )

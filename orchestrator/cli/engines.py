@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from orchestrator.engines import Availability, EngineSpec
     from orchestrator.settings import Settings
 
-Kind = Literal["recordings", "live", "outside"]
-"""Where an engine works: in Triton for recordings or for live streams, or in a service outside it."""
+Kind = Literal["recordings", "live", "alignment", "outside"]
+"""Where an engine works: in Triton for recordings, live streams or word times, or in a service outside it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +32,7 @@ def engines(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     kinds: tuple[tuple[Kind, tuple[str, ...]], ...] = (
         ("recordings", registry.names()),
         ("live", registry.streaming_names()),
+        ("alignment", registry.aligner_names()),
         ("outside", registry.outside_names()),
     )
     rows = [
@@ -48,7 +49,7 @@ def _entry(kind: Kind, spec: EngineSpec, state: Availability, settings: Settings
         "kind": kind,
         "languages": list(spec.languages),
         "word_times": "estimated" if spec.times_estimated else "measured",
-        "recordings": kind != "live",
+        "recordings": kind in ("recordings", "outside"),
         "streams": spec.streams,
         "detects_language": spec.detects_language,
         "max_window_s": spec.max_window_s,
@@ -82,6 +83,7 @@ def _show(data: list[dict[str, Any]], console: Console) -> None:
                 ("recordings", entry["recordings"]),
                 ("live", entry["streams"]),
                 ("language", entry["detects_language"]),
+                ("word times", entry["kind"] == "alignment"),
             )
             if able
         ]

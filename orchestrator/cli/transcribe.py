@@ -61,6 +61,15 @@ def transcribe(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Redo finished files, and replace files of others.")
     ] = False,
+    align: Annotated[
+        bool | None,
+        typer.Option(
+            "--align/--no-align",
+            help="Measure word times with the server's aligner where the engine has none; "
+            "routing.align if left out.",
+            show_default=False,
+        ),
+    ] = None,
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds for each recording.")] = None,
     url: Annotated[
         str | None,
@@ -89,6 +98,7 @@ def transcribe(
         "min_speakers": min_speakers,
         "max_speakers": max_speakers,
         "channels": channels.value,
+        "align": align,
         "timeout": timeout,
     }
     from orchestrator.client import SpeechClient  # brings gRPC, which `--help` need not wait for

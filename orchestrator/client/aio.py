@@ -15,6 +15,7 @@ import anyio.to_thread
 from typing_extensions import Unpack
 
 from orchestrator.audio import Audio, Source, decode
+from orchestrator.client.alignment import WordTimer, aligner_of
 from orchestrator.client.batch import BatchArgs, FileResult, run_batch
 from orchestrator.client.catalog import ModelCard
 from orchestrator.client.engines import outside
@@ -311,7 +312,15 @@ class AsyncSpeechClient:
         decision = await self._route(options, recording)
         diarizers = self._diarizers(options)
         logger.debug("%s: %s", recording.name, decision.candidates[0].why)
-        job = Job(self._transport, self._settings.client, options, self._board, decision, diarizers)
+        job = Job(
+            self._transport,
+            self._settings.client,
+            options,
+            self._board,
+            decision,
+            diarizers,
+            self._timer(options),
+        )
         task = (progress or SilentProgress()).task(recording.name or "recording")
         try:
             transcript = await job.run(recording, task)
@@ -371,6 +380,13 @@ class AsyncSpeechClient:
         away = {} if self._switchboard is None else self._switchboard.away
         conditions = self._board.conditions(self._cards, away)
         return decide(self._cards, job, self._settings.routing, conditions, host=self.host)
+
+    def _timer(self, options: TranscribeOptions) -> WordTimer | None:
+        """What measures word times; None where that is not wanted, or not to be had and not asked for."""
+        routing = self._settings.routing
+        card = aligner_of(self._cards)
+        wanted = (routing.align and card is not None) if options.align is None else options.align
+        return WordTimer(self._transport, self._board, card, routing.align_s) if wanted else None
 
     def _diarizers(self, options: TranscribeOptions) -> tuple[ModelCard, ...]:
         wanted = options.diarize and options.channels == "mix"

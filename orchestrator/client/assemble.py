@@ -130,6 +130,7 @@ def _words(recognition: Recognition) -> list[Word]:
             end=word.end_ms / _MS_PER_S,
             text=word.text,
             confidence=word.confidence,
+            times_estimated=None if word.estimated == recognition.times_estimated else word.estimated,
         )
         for word in recognition.words
     ]
@@ -144,7 +145,9 @@ def _main_language(recognitions: Sequence[Recognition]) -> str:
 
 
 def _shift(word: RecognizedWord, by_ms: int) -> RecognizedWord:
-    return RecognizedWord(word.text, word.start_ms + by_ms, word.end_ms + by_ms, word.confidence)
+    return RecognizedWord(
+        word.text, word.start_ms + by_ms, word.end_ms + by_ms, word.confidence, word.estimated
+    )
 
 
 def _ms(samples: int) -> int:

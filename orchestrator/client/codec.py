@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -13,6 +15,7 @@ from tritonclient.utils import deserialize_bytes_tensor
 from orchestrator import contract
 from orchestrator.contract import DataType, ModelContract, TensorSpec
 from orchestrator.diarization.base import Diarization, DiarizationOptions, SpeakerTurn
+from orchestrator.engines.alignment.base import AlignedWord, Alignment, AlignmentOptions
 from orchestrator.engines.base import (
     PCM16_SCALE,
     LanguageGuess,
@@ -58,10 +61,11 @@ def encode(
     model: str,
     version: str,
     samples: Samples,
-    options: RecognitionOptions | DiarizationOptions | None,
+    options: RecognitionOptions | DiarizationOptions | AlignmentOptions | None,
     outputs: ModelContract,
     *,
     pcm16: bool = False,
+    words: Sequence[str] | None = None,
 ) -> service_pb2.ModelInferRequest:
     """The request for one recording.
 
@@ -73,10 +77,16 @@ def encode(
             answer all the same; nothing is sent where all is.
         outputs: the contract whose outputs are asked for.
         pcm16: send 16-bit samples, see `to_pcm16`.
+        words: what is said in it, for an aligner.
     """
     request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
     audio = to_pcm16(samples) if pcm16 else np.ascontiguousarray(samples, dtype="<f4")
     add_input(request, contract.PCM16 if pcm16 else contract.AUDIO, [1, len(audio)], audio.tobytes())
+    if words is not None:
+        content = b"".join(
+            len(text).to_bytes(4, "little") + text for text in (word.encode() for word in words)
+        )
+        add_input(request, contract.WORD, [1, len(words)], content)
     if options is not None and (chosen := options.model_dump_json(exclude_defaults=True)) != "{}":
         text = chosen.encode()
         add_input(request, contract.OPTIONS, [1, 1], len(text).to_bytes(4, "little") + text)
@@ -106,6 +116,22 @@ def decode_recognition(response: service_pb2.ModelInferResponse, host: str) -> R
     if len(language) != 1 or estimated.size != 1:
         raise tensors.broken("LANGUAGE and TIMES_ESTIMATED must hold one value each")
     return Recognition(words, language[0], bool(estimated.item()))
+
+
+def decode_alignment(response: service_pb2.ModelInferResponse, words: int, host: str) -> Alignment:
+    """The times of ``words`` words in an aligner's answer.
+
+    Raises:
+        RemoteInferenceError: the answer does not follow the contract.
+    """
+    tensors = Tensors(response, host)
+    starts, ends, confidences = tensors.times()
+    measured = tensors.numbers(contract.WORD_MEASURED).tolist()
+    if not len(starts) == len(measured) == words:
+        raise tensors.broken(f"it times {len(starts)} words of {words}")
+    if any(late < early for early, late in pairwise(starts)):
+        raise tensors.broken("word times run backwards")
+    return tuple(map(AlignedWord, starts, ends, confidences, measured))
 
 
 def decode_language(response: service_pb2.ModelInferResponse, host: str) -> LanguageGuess:
@@ -194,17 +220,24 @@ class Tensors:
     def words(self) -> tuple[RecognizedWord, ...]:
         """The words of a recogniser, checked."""
         texts = self.texts(contract.WORD)
+        starts, ends, confidences = self.times()
+        if len(texts) != len(starts):
+            raise self.broken("the word tensors differ in length")
+        rows = zip(texts, starts, ends, confidences, strict=True)
+        return tuple(RecognizedWord(text, start, end, confidence) for text, start, end, confidence in rows)
+
+    def times(self) -> tuple[list[int], list[int], list[float]]:
+        """Starts, ends and confidences of words, checked."""
         starts = self.numbers(contract.WORD_START_MS).tolist()
         ends = self.numbers(contract.WORD_END_MS).tolist()
         confidences = self.numbers(contract.WORD_CONFIDENCE).tolist()
-        if not len(texts) == len(starts) == len(ends) == len(confidences):
+        if not len(starts) == len(ends) == len(confidences):
             raise self.broken("the word tensors differ in length")
         if any(not 0 <= start <= end for start, end in zip(starts, ends, strict=True)):
             raise self.broken("word times run backwards")
         if not all(0 <= confidence <= 1 for confidence in confidences):
             raise self.broken("a confidence is outside 0..1")
-        rows = zip(texts, starts, ends, confidences, strict=True)
-        return tuple(RecognizedWord(text, start, end, confidence) for text, start, end, confidence in rows)
+        return starts, ends, confidences
 
     def turns(self, start: TensorSpec, end: TensorSpec, speaker: TensorSpec) -> tuple[SpeakerTurn, ...]:
         """Turns from their three tensors."""

@@ -7,6 +7,7 @@ from functools import partial
 
 from orchestrator.audio import Audio
 from orchestrator.client import assemble, windows
+from orchestrator.client.alignment import WordTimer
 from orchestrator.client.assemble import About
 from orchestrator.client.catalog import ModelCard
 from orchestrator.client.concurrent import gather
@@ -33,14 +34,16 @@ class Job:
         board: EngineBoard,
         decision: Decision,
         diarizers: Sequence[ModelCard] = (),
+        timer: WordTimer | None = None,
     ) -> None:
-        """Prepare; without ``diarizers`` nobody is named."""
+        """Prepare; without ``diarizers`` nobody is named, without ``timer`` estimated word times stay."""
         self._transport = transport
         self._settings = settings
         self._options = options
         self._board = board
         self._decision = decision
         self._diarizers = diarizers
+        self._timer = timer
 
     async def run(self, recording: Audio, task: ProgressTask) -> Transcript:
         """Send everything at once (the transport bounds what is in flight) and join the answers.
@@ -73,7 +76,8 @@ class Job:
         record = self._decision.record().model_copy(
             update={"engine": done.card.engine, "model": done.card.name, "failed": failed}
         )
-        return transcript.model_copy(update={"routing": record})
+        transcript = transcript.model_copy(update={"routing": record})
+        return transcript if self._timer is None else self._timer.recorded(transcript)
 
     async def _recognise(
         self, channels: Sequence[Samples], steps: _Steps, recogniser: ModelCard
@@ -104,6 +108,10 @@ class Job:
                 version=self._options.model_version,
                 pcm16=pcm16,
             )
+            if self._timer is not None:
+                recognition = await self._timer.timed(
+                    window.of(samples), recognition, pcm16=self._settings.encoding == "pcm16"
+                )
             steps.recognised()
             return recognition
 

@@ -31,6 +31,9 @@ class TranscribeArgs(TypedDict, total=False):
     max_speakers: int | None
     channels: Literal["mix", "separate"]
     """``mix``: all channels are one recording. ``separate``: each channel is one speaker's."""
+    align: bool | None
+    """Measure word times with a server's aligner where the engine has none; None: as the setting
+    ``routing.align`` says."""
     timeout: float | None
     """For everything together, in seconds; None: only each request has a limit."""
 
@@ -49,6 +52,7 @@ class TranscribeOptions(BaseModel):
     min_speakers: Speakers = None
     max_speakers: Speakers = None
     channels: Literal["mix", "separate"] = "mix"
+    align: bool | None = None
     timeout: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")

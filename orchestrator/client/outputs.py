@@ -118,6 +118,8 @@ def key_of(target: Target, options: TranscribeOptions) -> str:
         AudioNotFoundError: the recording cannot be read.
     """
     wanted = options.model_dump(mode="json", exclude={"timeout"})
+    if options.align is None:
+        del wanted["align"]  # what was done before there was this option is done all the same
     wanted |= {"formats": sorted(target.formats), "schema": SCHEMA_VERSION}
     digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode())
     try:

@@ -23,6 +23,7 @@ from orchestrator.client.stream.codec import WireChunk
 from orchestrator.client.triton import ServerStatus, TritonTransport, closed_error
 from orchestrator.client.upstreams import Place, Upstreams
 from orchestrator.diarization.base import Diarization, DiarizationOptions
+from orchestrator.engines.alignment.base import Alignment, AlignmentOptions
 from orchestrator.engines.base import LanguageGuess, Recognition, RecognitionOptions, Samples
 from orchestrator.engines.streaming import StreamUpdate
 from orchestrator.errors import (
@@ -172,6 +173,22 @@ class UpstreamPool:
 
         async def at(server: TritonTransport) -> Diarization:
             return await server.diarize(model, samples, options, version=version)
+
+        return await self._anywhere(model, at)
+
+    async def align(
+        self,
+        model: str,
+        samples: Samples,
+        words: Sequence[str],
+        options: AlignmentOptions,
+        *,
+        pcm16: bool = False,
+    ) -> Alignment:
+        """See `TritonTransport.align`; by the server that has the least to do."""
+
+        async def at(server: TritonTransport) -> Alignment:
+            return await server.align(model, samples, words, options, pcm16=pcm16)
 
         return await self._anywhere(model, at)
 

@@ -3,12 +3,14 @@ engine outside Triton (`orchestrator.client.engines`), or all of them together (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from orchestrator.client.catalog import ModelCard
 from orchestrator.client.stream.codec import WireChunk
 from orchestrator.client.triton import ServerStatus
 from orchestrator.diarization.base import Diarization, DiarizationOptions
+from orchestrator.engines.alignment.base import Alignment, AlignmentOptions
 from orchestrator.engines.base import LanguageGuess, Recognition, RecognitionOptions, Samples
 from orchestrator.engines.streaming import StreamUpdate
 
@@ -43,6 +45,17 @@ class SpeechTransport(Protocol):
         self, model: str, samples: Samples, options: DiarizationOptions, *, version: str = ""
     ) -> Diarization:
         """See `TritonTransport.diarize`."""
+
+    async def align(
+        self,
+        model: str,
+        samples: Samples,
+        words: Sequence[str],
+        options: AlignmentOptions,
+        *,
+        pcm16: bool = False,
+    ) -> Alignment:
+        """See `TritonTransport.align`."""
 
     async def stream_chunk(
         self, model: str, chunk: WireChunk, *, version: str = "", timeout_s: float

@@ -8,7 +8,7 @@ request on the server. grpc.aio needs asyncio, and one object serves one event l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from orchestrator.client.retry import RetryPolicy
 from orchestrator.client.stream import codec as stream_codec
 from orchestrator.client.stream.codec import WireChunk
 from orchestrator.diarization.base import Diarization, DiarizationOptions
+from orchestrator.engines.alignment.base import Alignment, AlignmentOptions
 from orchestrator.engines.base import LanguageGuess, Recognition, RecognitionOptions, Samples
 from orchestrator.engines.streaming import StreamUpdate
 from orchestrator.errors import (
@@ -189,6 +190,24 @@ class TritonTransport:
         response = await self._infer(model, version, samples, options, contract.DIARIZER)
         return codec.decode_diarization(response, self.host)
 
+    async def align(
+        self,
+        model: str,
+        samples: Samples,
+        words: Sequence[str],
+        options: AlignmentOptions,
+        *,
+        pcm16: bool = False,
+    ) -> Alignment:
+        """Find out when each of ``words`` was said in one recording of at most the model's window.
+
+        Raises:
+            ServiceError: the subclass says what happened; `orchestrator.client.failures` lists them.
+            UnsupportedLanguageError: the model does not know the language.
+        """
+        response = await self._infer(model, "", samples, options, contract.ALIGNER, pcm16=pcm16, words=words)
+        return codec.decode_alignment(response, len(words), self.host)
+
     async def stream_chunk(
         self, model: str, chunk: WireChunk, *, version: str = "", timeout_s: float
     ) -> StreamUpdate:
@@ -224,10 +243,11 @@ class TritonTransport:
         model: str,
         version: str,
         samples: Samples,
-        options: RecognitionOptions | DiarizationOptions,
+        options: RecognitionOptions | DiarizationOptions | AlignmentOptions,
         outputs: contract.ModelContract,
         *,
         pcm16: bool = False,
+        words: Sequence[str] | None = None,
     ) -> service_pb2.ModelInferResponse:
         limit_s = self._timeout_s + len(samples) / contract.SAMPLE_RATE_HZ
         call = Call(self.host, model, version, limit_s)
@@ -248,7 +268,9 @@ class TritonTransport:
                     await limiter.acquire()
                 try:
                     # Built inside the limit, so that waiting requests hold no copy of their audio.
-                    request = codec.encode(model, version, samples, options, outputs, pcm16=pcm16)
+                    request = codec.encode(
+                        model, version, samples, options, outputs, pcm16=pcm16, words=words
+                    )
                     with span("upstream infer", kind="client", model=model, upstream=self.host):
                         return await self._attempt(self._stub().ModelInfer, request, call)
                 finally:

@@ -2,7 +2,7 @@
 
 `names` lists them, `spec` tells what one is without importing its libraries, `availability` whether it can
 run here, and `load` returns it ready to `Recognizer.recognize`. Engines for live streams have
-`streaming_names` and `load_streaming`.
+`streaming_names` and `load_streaming`, what gives words their times `aligner_names` and `load_aligner`.
 """
 
 from orchestrator.engines.base import (
@@ -18,8 +18,10 @@ from orchestrator.engines.registry import (
     Availability,
     EngineSpec,
     Package,
+    aligner_names,
     availability,
     load,
+    load_aligner,
     load_streaming,
     names,
     outside_names,
@@ -39,8 +41,10 @@ __all__ = [
     "RecognizedWord",
     "Recognizer",
     "Samples",
+    "aligner_names",
     "availability",
     "load",
+    "load_aligner",
     "load_streaming",
     "names",
     "outside_names",

@@ -43,6 +43,8 @@ class RecognizedWord:
     start_ms: int
     end_ms: int
     confidence: float
+    estimated: bool | None = None
+    """Whether its times were spread, not measured; None: as `Recognition.times_estimated` says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,12 @@ class Word(_Span):
     """How sure the speaker label is, in 0..1; None without a label."""
     overlap: bool = False
     channel: int | None = None
+    times_estimated: bool | None = None
+    """Whether this word's times were spread, not measured; None: as `Transcript.times_estimated` says."""
+
+    def estimated_in(self, transcript: Transcript) -> bool:
+        """Whether its times were spread, as a word of ``transcript``."""
+        return transcript.times_estimated if self.times_estimated is None else self.times_estimated
 
 
 class Turn(_Span):
@@ -60,6 +66,19 @@ class Segment(_Span):
     words: tuple[Word, ...] = ()
 
 
+class AlignmentRecord(_Model):
+    """Word times that were measured after the engine, which gave none, was done."""
+
+    model: str | None
+    """The aligner; None: there was none."""
+    words: int = Field(ge=0)
+    """All words of the transcript."""
+    measured: int = Field(ge=0)
+    """Those with measured times."""
+    failed: str | None = None
+    """Why words kept estimated times, where aligning failed."""
+
+
 class Transcript(_Model):
     """What was said in one recording, by whom and when."""
 
@@ -70,13 +89,15 @@ class Transcript(_Model):
     language: str | None = None
     engine: str | None = None
     times_estimated: bool = False
-    """True where word times were spread inside longer spans, not measured."""
+    """True where word times were spread inside longer spans, not measured; single words may say otherwise."""
     segments: tuple[Segment, ...] = ()
     turns: tuple[Turn, ...] = ()
     """The diarizer's full turns, which may overlap; empty without diarization."""
     exclusive_turns: tuple[Turn, ...] = ()
     routing: RoutingRecord | None = None
     """Why this engine; None where nothing was chosen."""
+    alignment: AlignmentRecord | None = None
+    """How words got measured times from an engine that has none; None where nothing had to be done."""
 
     @property
     def words(self) -> tuple[Word, ...]:

@@ -20,7 +20,12 @@ def invoke(*arguments: str) -> str:
 
 def test_every_engine_is_listed_with_what_it_can_do() -> None:
     listed = {entry["name"]: entry for entry in json.loads(invoke("--json"))}
-    every = {*engines.names(), *engines.streaming_names(), *engines.outside_names()}
+    every = {
+        *engines.names(),
+        *engines.streaming_names(),
+        *engines.aligner_names(),
+        *engines.outside_names(),
+    }
     assert set(listed) == every
     for name, entry in listed.items():
         spec = engines.spec(name)
@@ -29,6 +34,7 @@ def test_every_engine_is_listed_with_what_it_can_do() -> None:
         assert entry["max_window_s"] == spec.max_window_s
         assert entry["ready"] == (engines.availability(name).ready and spec.setting is None)
         assert entry["streams"] == (name in (*engines.streaming_names(), "riva"))
+    assert (listed["aligner"]["kind"], listed["aligner"]["recordings"]) == ("alignment", False)
     assert (listed["parakeet_streaming"]["kind"], listed["parakeet_streaming"]["recordings"]) == (
         "live",
         False,

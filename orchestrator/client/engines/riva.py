@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from orchestrator.client.stream.codec import WireChunk
 from orchestrator.client.triton import QUESTION_LIMIT_S, ServerStatus, closed_error
 from orchestrator.contract import SAMPLE_RATE_HZ, Task
 from orchestrator.diarization.base import Diarization, DiarizationOptions
+from orchestrator.engines.alignment.base import Alignment, AlignmentOptions
 from orchestrator.engines.base import LanguageGuess, Recognition, RecognitionOptions, Samples
 from orchestrator.engines.checks import primary_tag
 from orchestrator.engines.streaming import StreamOptions, StreamUpdate
@@ -152,6 +153,22 @@ class RivaTransport:
             speakers=messages.speakers_wanted(options, self._settings),
         )
         return messages.diarization(await self._recognize(model, samples, config))
+
+    async def align(
+        self,
+        model: str,
+        samples: Samples,
+        words: Sequence[str],
+        options: AlignmentOptions,
+        *,
+        pcm16: bool = False,
+    ) -> Alignment:
+        """Not offered by Riva.
+
+        Raises:
+            InvalidRequestError: always.
+        """
+        raise self._cannot("time words that are known")
 
     async def stream_chunk(
         self, model: str, chunk: WireChunk, *, version: str = "", timeout_s: float

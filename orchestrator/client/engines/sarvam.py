@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ from orchestrator.client.triton import ServerStatus, closed_error
 from orchestrator.contract import SAMPLE_RATE_HZ, Task
 from orchestrator.diarization.base import Diarization, DiarizationOptions
 from orchestrator.engines import registry
+from orchestrator.engines.alignment.base import Alignment, AlignmentOptions
 from orchestrator.engines.base import LanguageGuess, Recognition, RecognitionOptions, Samples
 from orchestrator.engines.checks import primary_tag
 from orchestrator.engines.streaming import StreamUpdate
@@ -163,6 +164,22 @@ class SarvamTransport:
             InvalidRequestError: always.
         """
         raise self._cannot("tell speakers apart")
+
+    async def align(
+        self,
+        model: str,
+        samples: Samples,
+        words: Sequence[str],
+        options: AlignmentOptions,
+        *,
+        pcm16: bool = False,
+    ) -> Alignment:
+        """Not offered by the service.
+
+        Raises:
+            InvalidRequestError: always.
+        """
+        raise self._cannot("time words that are known")
 
     async def stream_chunk(
         self, model: str, chunk: WireChunk, *, version: str = "", timeout_s: float

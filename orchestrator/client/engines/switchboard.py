@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -15,6 +15,7 @@ from orchestrator.client.stream.codec import WireChunk
 from orchestrator.client.transport import SpeechTransport
 from orchestrator.client.triton import ServerStatus
 from orchestrator.diarization.base import Diarization, DiarizationOptions
+from orchestrator.engines.alignment.base import Alignment, AlignmentOptions
 from orchestrator.engines.base import LanguageGuess, Recognition, RecognitionOptions, Samples
 from orchestrator.engines.streaming import StreamUpdate
 from orchestrator.errors import ModelNotReadyError, ServiceError, SpeechError
@@ -92,6 +93,18 @@ class Switchboard:
     ) -> Diarization:
         """See `TritonTransport.diarize`."""
         return await self._at(model).diarize(model, samples, options, version=version)
+
+    async def align(
+        self,
+        model: str,
+        samples: Samples,
+        words: Sequence[str],
+        options: AlignmentOptions,
+        *,
+        pcm16: bool = False,
+    ) -> Alignment:
+        """See `TritonTransport.align`."""
+        return await self._at(model).align(model, samples, words, options, pcm16=pcm16)
 
     async def stream_chunk(
         self, model: str, chunk: WireChunk, *, version: str = "", timeout_s: float
