@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestrator.deploy.host import arrival, expectations, preflight, releases, status
+from orchestrator.deploy.host import arrival, expectations, preflight, releases, settled, status
 from orchestrator.deploy.host.front import HaproxyFront
 from orchestrator.deploy.host.layout import FRONT_SOCKET, HOME, Layout, checked_name
 from orchestrator.deploy.host.lock import Lock, LockFile, acquired, refuse_other
@@ -21,7 +22,7 @@ from orchestrator.deploy.host.rollout import Rollout, Wish
 from orchestrator.deploy.host.slots import HttpProbe
 from orchestrator.deploy.host.state import MODES, SLOTS, Content
 from orchestrator.deploy.host.units import Systemd
-from orchestrator.errors import ConfigurationError, HostLockedError, SpeechError
+from orchestrator.errors import ConfigurationError, HostError, HostLockedError, SpeechError
 
 MIB = 1024**2
 
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run one verb; the exit code."""
     try:
         chosen = parser().parse_args(list(arguments))
+        if chosen.exactly is not None:
+            _require_version(chosen.exactly)
         result = run(chosen)
     except SpeechError as error:
         sys.stdout.write(json.dumps({"changed": False, **error.to_dict()}) + "\n")
@@ -70,6 +73,8 @@ def run(chosen: argparse.Namespace) -> dict[str, Any]:
         return preflight.run(_object(chosen.request))
     if verb == "unmet":
         return expectations.unmet(_object(chosen.request).get("expected", []))
+    if verb == "settled":
+        return settled.settled(machine, _object(sys.stdin.read()))
     if verb == "publish":
         with machine.store.guarded(check=chosen.check):
             return arrival.publish(layout, chosen.release, check=chosen.check)
@@ -119,6 +124,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--home", type=Path, default=HOME, help="the service's folder (default: %(default)s)")
     top.add_argument("--front-socket", type=Path, default=FRONT_SOCKET, help="HAProxy's runtime socket")
     top.add_argument("--check", action="store_true", help="say what would change and change nothing")
+    top.add_argument("--exactly", metavar="SHA256", help="refuse where this program is another version")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, text: str, *, run: bool = False, slot: bool = False) -> argparse.ArgumentParser:
@@ -164,12 +170,27 @@ def parser() -> argparse.ArgumentParser:
     verb("preflight", "is this host fit").add_argument("--request", default="{}", help="JSON")
     unmet = verb("unmet", "which files and folders are not as they should be")
     unmet.add_argument("--request", required=True, help="JSON")
+    verb("settled", "would a deployment find nothing to do; reads JSON")
     verb("publish", "verify a release that was copied here and give it its name").add_argument("release")
     verb("verify", "check a release's digests").add_argument("release")
     verb("activate", "point `current` at a release").add_argument("release")
     verb("prune", "remove what nothing needs").add_argument("--keep", type=int, default=5)
     verb("environment", "the CUDA policy in the running server", slot=True)
     return top
+
+
+def _require_version(wanted: str) -> None:
+    """Refuse to answer for another version of this program.
+
+    Raises:
+        HostError: this file has another digest.
+    """
+    try:
+        found = hashlib.sha256(Path(sys.argv[0]).read_bytes()).hexdigest()
+    except OSError:
+        found = ""
+    if found != wanted:
+        raise HostError("the host program here is of another version", fix="deploy: it brings the new one")
 
 
 def _lock(machine: Machine, chosen: argparse.Namespace) -> dict[str, Any]:
@@ -205,9 +226,9 @@ def _object(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise ConfigurationError(f"--request is no JSON: {error}") from error
+        raise ConfigurationError(f"the request is no JSON: {error}") from error
     if not isinstance(found, dict):
-        raise ConfigurationError("--request is no JSON object")
+        raise ConfigurationError("the request is no JSON object")
     return found
 
 

@@ -72,6 +72,9 @@ class Services(Protocol):
     def states(self, slot: str) -> dict[str, UnitState]:
         """The slot's units by service."""
 
+    def unit(self, name: str) -> UnitState:
+        """Any unit; also one that is not there."""
+
     def start(self, slot: str) -> None:
         """Start both services; returns before they are ready."""
 

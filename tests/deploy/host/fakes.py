@@ -36,6 +36,7 @@ class World:
     without_gateway: set[str] = field(default_factory=set)
     armed: str | None = None
     front_runs: bool = True
+    stopped: set[str] = field(default_factory=set)
     available: int = 64 * 1024**3
     streams: int | None = 0
     seconds: float = 1_000_000.0
@@ -75,6 +76,10 @@ class FakeServices:
             return UnitState(f"{service}@{slot}", "loaded", active, "", "", 0, 0, "", on, "", False)
 
         return {service: state(service) for service in SERVICES}
+
+    def unit(self, name: str) -> UnitState:
+        active = "inactive" if name in self._world.stopped else "active"
+        return UnitState(name, "loaded", active, "", "", 0, 0, "", name not in self._world.stopped, "", False)
 
     def start(self, slot: str) -> None:
         self._world.spend(f"start {slot}")

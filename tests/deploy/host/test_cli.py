@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -135,3 +137,26 @@ def test_the_lock_through_its_verbs(program: Program) -> None:
     assert program("lock", "acquire", "--run", "r2", "--force")[1]["changed"] is True
     assert program("lock", "release", "--run", "r1")[1]["changed"] is False
     assert program("lock", "release", "--run", "r2")[1] == {"changed": True, "lock": None}
+
+
+def test_another_version_refuses_to_answer(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "host.pyz"
+    own.write_bytes(b"this version")
+    monkeypatch.setattr("sys.argv", [str(own)])
+    code, answer = program("--exactly", hashlib.sha256(b"another").hexdigest(), "status")
+    assert (code, answer["error"]) == (1, "HostError")
+    assert program("--exactly", hashlib.sha256(b"this version").hexdigest(), "status")[0] == 0
+
+
+def test_whether_there_is_anything_to_do_is_asked_by_the_input(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {"release": RELEASE, "environment": "env", "config": "cfg"}
+    request = {"run": "r1", "content": content, "force": False, "expected": [], "units": [], "keep": 5}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request)))
+    code, answer = program("settled")
+    assert (code, answer["settled"]) == (0, False)
+    monkeypatch.setattr("sys.stdin", io.StringIO("no JSON"))
+    assert program("settled")[0] == 1
