@@ -44,7 +44,8 @@ from orchestrator.engines.base import (
 )
 from orchestrator.engines.checks import language_in, options_in, primary_tag, reason_of
 from orchestrator.engines.nemo_batches import plan_batches, run_splitting
-from orchestrator.engines.parakeet_runtime import ParakeetOptions, default_padded_s, device_of, model_in
+from orchestrator.engines.parakeet_runtime import ParakeetOptions, default_padded_s, model_in
+from orchestrator.engines.torch_device import device_of
 from orchestrator.errors import AudioValueError, InferenceError
 
 _LOG: Final = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class ParakeetRecognizer(Recognizer):
 
     def __init__(self, source: EngineSource) -> None:
         options = options_in(source, ParakeetOptions, "parakeet")
-        device = device_of(source.device)
+        device = device_of(source.device, "parakeet")
         if source.threads is not None:
             torch.set_num_threads(source.threads)
         model = model_in(source.folder, device, options)

@@ -15,7 +15,6 @@ from orchestrator.engines.fastconformer.model import FastModel
 from orchestrator.errors import (
     ConfigurationError,
     MissingDependencyError,
-    ModelLoadError,
     UnsupportedModelError,
 )
 
@@ -51,28 +50,6 @@ class ParakeetOptions(BaseModel):
     """The most audio in one step, in seconds once padded; None: 240 on a CPU, by the memory of a GPU."""
     warm_up: bool = True
     """On CUDA: recognise a little noise while loading, so that the first request does not pay for it."""
-
-
-def device_of(name: str) -> torch.device:
-    """The torch device called ``name``.
-
-    Raises:
-        ConfigurationError: there is no such kind of device.
-        ModelLoadError: it is not in this machine.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"There is no torch device {name!r}.", fix="use cpu, cuda or cuda:<number>.", model="parakeet"
-        ) from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ModelLoadError(
-            f"The device {name} is not there: torch sees {torch.cuda.device_count()} CUDA devices.",
-            fix="set the device to cpu, or repair the driver.",
-            model="parakeet",
-        )
-    return device
 
 
 def model_in(folder: Path, device: torch.device, options: ParakeetOptions) -> AcousticModel:

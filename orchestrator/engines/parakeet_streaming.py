@@ -24,7 +24,6 @@ from orchestrator.engines.fastconformer.rounds import Feed, Round
 from orchestrator.engines.fastconformer.streaming import Heard, StreamPool
 from orchestrator.engines.lexicon import Lexicon, Token
 from orchestrator.engines.nemo_words import Vocabulary
-from orchestrator.engines.parakeet_runtime import device_of
 from orchestrator.engines.parakeet_streaming_setup import (
     NAME,
     contexts_of,
@@ -41,6 +40,7 @@ from orchestrator.engines.streaming import (
     StreamUpdate,
 )
 from orchestrator.engines.streaming_presets import Contexts, ParakeetStreamingOptions
+from orchestrator.engines.torch_device import device_of
 from orchestrator.engines.utterances import Utterances
 from orchestrator.errors import (
     AudioValueError,
@@ -60,7 +60,7 @@ def load(source: EngineSource) -> ParakeetStreaming:
         ConfigurationError: an unknown or invalid option.
     """
     options = options_in(source, ParakeetStreamingOptions, NAME)
-    device = device_of(source.device)
+    device = device_of(source.device, "parakeet_streaming")
     if source.threads is not None:
         torch.set_num_threads(source.threads)
     network, description = loading.load(source.folder, device, prefer_ctc=options.head == "ctc")

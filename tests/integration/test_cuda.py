@@ -162,7 +162,7 @@ def test_a_graph_that_fails_costs_a_warning_and_no_words(
     def refuse(*_args: object) -> torch.cuda.CUDAGraph:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(graphs, "_captured", refuse)
+    monkeypatch.setattr(graphs, "captured", refuse)
     with caplog.at_level(logging.WARNING):
         engine = _engine(folder, precision="float32")
         _assert_same(engine.recognize(clips), expected)

@@ -75,7 +75,7 @@ class EncodeGraph:
         def work() -> None:
             self._encoded, self._frames = encode(self._audio, self._lengths)
 
-        self._graph = _captured(work, memory)
+        self._graph = captured(work, memory)
 
     def __call__(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encode ``[b, n]`` audio; the result is overwritten by the next call."""
@@ -97,7 +97,7 @@ class DecodeGraph:
             for _ in range(steps):
                 loop.step()
 
-        self._graph = _captured(work, memory)
+        self._graph = captured(work, memory)
 
     def __call__(self, encoded: Tensor, lengths: Tensor, state: DecoderState) -> tuple[Tokens, DecoderState]:
         """As `TransducerHead.decode`; the result is overwritten by the next call."""
@@ -107,7 +107,7 @@ class DecodeGraph:
         return self._loop.tokens(), self._loop.state()
 
 
-def _captured(work: Callable[[], None], memory: Any) -> torch.cuda.CUDAGraph:
+def captured(work: Callable[[], None], memory: Any) -> torch.cuda.CUDAGraph:
     """``work`` as a graph; it must only touch tensors that stay where they are.
 
     All graphs take their intermediate tensors from one pool: they never run at the same time.

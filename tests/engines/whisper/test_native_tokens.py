@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.engines.whisper.ct2_folder import files_in
 from orchestrator.engines.whisper.languages import CODES, tags_of
-from orchestrator.engines.whisper_native.checkpoint import files_in, shape_in
+from orchestrator.engines.whisper_native.checkpoint import shape_in
 from orchestrator.engines.whisper_native.inspection import inspect
 from orchestrator.engines.whisper_native.tokens import BYTES, tokens_in
 from orchestrator.errors import ModelLoadError
