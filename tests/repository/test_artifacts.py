@@ -215,3 +215,11 @@ def test_a_file_that_cannot_be_read_is_told(
     with pytest.raises(RepositoryError, match="cannot read: Permission denied") as caught:
         resolver.resolve(planned("parakeet", str(path)))
     assert caught.value.path == str(path)
+
+
+def test_a_file_alone_may_have_any_name() -> None:
+    kind = KINDS["whisper_cpp"]
+    found = choose(kind, map(PurePosixPath, ["ggml-base.bin", "notes.txt"]), "/srv/weights")
+    assert found == {"ggml-model.bin": PurePosixPath("ggml-base.bin")}
+    with pytest.raises(ArtifactNotFoundError, match=r"one file \*\.bin; /srv/weights has a\.bin, b\.bin"):
+        choose(kind, map(PurePosixPath, ["a.bin", "b.bin"]), "/srv/weights")

@@ -10,9 +10,10 @@ from orchestrator.contract import LANGUAGE_CONFIDENCE, Task
 from orchestrator.errors import ConfigurationError
 from orchestrator.repository.catalog import KINDS
 from orchestrator.repository.config import ModelConfig, SequenceBatching
-from orchestrator.repository.plan import ModelOptions, make_plan, with_models
+from orchestrator.repository.plan import ModelOptions, make_plan, with_languages, with_models
 from orchestrator.repository.sources import HubSource, LocalSource
 from orchestrator.settings import BuildSettings, StreamingSettings
+from orchestrator.settings_engines import WhisperSettings
 
 
 def test_the_default_plan_is_the_settings_default() -> None:
@@ -158,6 +159,25 @@ def test_parameters_tell_a_client_all_it_routes_by() -> None:
         assert ("languages" in parameters) == (parameters["task"] != "diarize")
         detects = parameters.get("detects_language") == "true"
         assert detects == (LANGUAGE_CONFIDENCE in model.config.outputs) == model.name.startswith("whisper")
+
+
+def test_weights_that_know_one_language_find_none_out() -> None:
+    (plan,) = make_plan({"whisper_ct2": "/srv/weights"}).models
+    assert plan.config.parameters["languages"].split(",")[-1] == "yue"
+    some = with_languages(plan, ("de", "en")).config
+    assert (some.parameters["languages"], some.parameters["detects_language"]) == ("en,de", "true")
+    one = with_languages(plan, ("en",)).config
+    assert (one.parameters["languages"], one.parameters["detects_language"]) == ("en", "false")
+    assert LANGUAGE_CONFIDENCE in some.outputs
+    assert LANGUAGE_CONFIDENCE not in one.outputs
+
+
+def test_whisper_is_set_up_by_its_settings() -> None:
+    settings = WhisperSettings(beam_size=1, threads=2)
+    (plan,) = make_plan({"whisper_cpp": "/srv/weights"}, whisper=settings).models
+    given = json.loads(plan.config.parameters["engine_options"])
+    assert given.pop("threads") == 2
+    assert WhisperSettings(**given) == WhisperSettings(beam_size=1)
 
 
 def test_the_plan_says_what_it_will_fetch_and_is_json() -> None:
