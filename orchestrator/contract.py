@@ -124,6 +124,12 @@ CONTRACTS: Final = {
 }
 
 
+def outputs_of(task: Task, *, detects_language: bool) -> tuple[TensorSpec, ...]:
+    """What a model that does ``task`` answers; one more where it finds out the language."""
+    outputs = CONTRACTS[task].outputs
+    return (*outputs, LANGUAGE_CONFIDENCE) if detects_language else outputs
+
+
 SEQUENCE_HEADER: Final = "spark-speech-sequence"
 """The gRPC header that carries a live stream's number with each of its requests: a proxy that reads no bodies
 keeps the stream on the server that has its state."""

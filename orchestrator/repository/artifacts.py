@@ -311,8 +311,7 @@ def choose(kind: ModelKind, paths: Iterable[PurePosixPath], source: str) -> dict
         if len(fits) != 1:
             found = ", ".join(path.as_posix() for path in fits) or "none"
             raise ArtifactNotFoundError(
-                f"{kind.name} needs one {'file *' + suffix if alone else name}; {source} has "
-                f"{found}",
+                f"{kind.name} needs one {'file *' + suffix if alone else name}; {source} has {found}",
                 model=kind.name,
                 fix="name a source that holds it, or the file itself",
             )

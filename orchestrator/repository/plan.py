@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from orchestrator.contract import CONTRACTS, LANGUAGE_CONFIDENCE, Parameter, Task
+from orchestrator.contract import CONTRACTS, Parameter, Task, outputs_of
 from orchestrator.errors import ConfigurationError
 from orchestrator.repository.catalog import (
     MODEL_VERSION,
@@ -207,7 +207,7 @@ def with_languages(plan: ModelPlan, known: Sequence[str]) -> ModelPlan:
     config = _with_parameters(plan.config, {Parameter.LANGUAGES: ",".join(languages)})
     if plan.kind.detects_language and len(known) == 1:
         config = _with_parameters(config, {Parameter.DETECTS_LANGUAGE: "false"})
-        config = replace(config, outputs=tuple(one for one in config.outputs if one != LANGUAGE_CONFIDENCE))
+        config = replace(config, outputs=outputs_of(plan.kind.task, detects_language=False))
     return replace(plan, config=config)
 
 
@@ -248,7 +248,7 @@ def _config(kind: ModelKind, source: Source, device: Device, options: ModelOptio
     return ModelConfig(
         name=kind.name,
         inputs=contract.inputs,
-        outputs=(*contract.outputs, LANGUAGE_CONFIDENCE) if kind.detects_language else contract.outputs,
+        outputs=outputs_of(kind.task, detects_language=kind.detects_language),
         instances=(InstanceGroup(device if kind.uses_gpu else "cpu", count),),
         max_batch_size=batch,
         ragged=batch > 1,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from orchestrator.contract import CONTRACTS, Parameter, Task
+from orchestrator.contract import CONTRACTS, Parameter, Task, outputs_of
 from orchestrator.errors import ConfigurationError, ReleaseInvalidError, RuntimeFailure
 from orchestrator.repository.catalog import MODEL_VERSION
 from orchestrator.repository.config import FILE_NAME, Device, ModelConfig, SequenceBatching, parse
@@ -149,13 +149,14 @@ def _sequence_faults(config: ModelConfig, sequences: SequenceBatching) -> list[s
 
 def _contract_faults(config: ModelConfig) -> list[str]:
     try:
-        contract = CONTRACTS[Task(config.parameters.get(Parameter.TASK, ""))]
+        task = Task(config.parameters.get(Parameter.TASK, ""))
     except ValueError:
         return [f"its task is none of {', '.join(Task)}"]
+    detects = config.parameters.get(Parameter.DETECTS_LANGUAGE) == "true"
     faults = []
     for kind, have, want in (
-        ("input", config.inputs, contract.inputs),
-        ("output", config.outputs, contract.outputs),
+        ("input", config.inputs, CONTRACTS[task].inputs),
+        ("output", config.outputs, outputs_of(task, detects_language=detects)),
     ):
         known, given = {spec.name: spec for spec in want}, {spec.name: spec for spec in have}
         faults += [f"{kind} {name} is missing" for name in known.keys() - given.keys()]

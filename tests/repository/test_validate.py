@@ -76,6 +76,19 @@ def test_each_fault_of_a_configuration_is_named(staged: Path, before: str, after
     assert "parakeet" in caught.value.message
 
 
+def test_what_finds_out_the_language_says_how_sure_it_is(tmp_path: Path) -> None:
+    folder = stage(tmp_path, "cpu", "whisper_ct2")
+    validate(folder, manifest(name="whisper_ct2"))
+    path = folder / "model_repository/whisper_ct2/config.pbtxt"
+    text = path.read_text()
+    path.write_text(text.replace('string_value: "true"', 'string_value: "false"'))
+    with pytest.raises(ReleaseInvalidError, match="LANGUAGE_CONFIDENCE is not in the contract"):
+        validate(folder, manifest(name="whisper_ct2"))
+    path.write_text(text.replace("LANGUAGE_CONFIDENCE", "CONFIDENCE"))
+    with pytest.raises(ReleaseInvalidError, match="LANGUAGE_CONFIDENCE is missing"):
+        validate(folder, manifest(name="whisper_ct2"))
+
+
 LIVE = "parakeet_streaming"
 
 
