@@ -50,7 +50,8 @@ def settled(words: Iterable[RecognizedWord], begin_ms: int, end_ms: int) -> tupl
         end = min(max(word.end_ms, start), start + LONGEST_WORD_MS, end_ms)
         if result and result[-1].end_ms > start:
             result[-1] = replace(result[-1], end_ms=start)
-        result.append(RecognizedWord(text, start, end, _share(word.confidence)))
+        share = _share(word.confidence)
+        result.append(replace(word, text=text, start_ms=start, end_ms=end, confidence=share))
         least = start
     return tuple(result)
 
