@@ -98,8 +98,6 @@ class Fleet:
             "spark_speech_memory_floor_mib": 256,
             "spark_speech_drain_s": 20,
             "spark_speech_confirm_s": 300,
-            # Where a machine limits its processes' open files, its hosts cannot raise the limit.
-            "front_max_connections": 2000,
             **self.variables,
             **variables,
         }
