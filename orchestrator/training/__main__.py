@@ -1,4 +1,4 @@
-"""``python -m orchestrator.training``: corpus, train, evaluate, dialogue."""
+"""``python -m orchestrator.training``: corpus, train, aligner, evaluate, dialogue."""
 
 from __future__ import annotations
 
@@ -97,6 +97,27 @@ def train(
         start=start,
     )
     typer.echo(trainer.run(_progress()))
+
+
+@app.command()
+def aligner(
+    out: Annotated[Path, typer.Option(help="Folder for the corpus and the head.")],
+    encoder: Annotated[Path, typer.Option(help="Moonshine tiny's encoder_model.ort.")],
+    utterances: Annotated[int, typer.Option(help="How many utterances.")] = 700,
+    epochs: int = 20,
+    prior: Annotated[float, typer.Option(help="Power of the label prior.")] = 0.3,
+    seed: int = 1,
+    workers: Annotated[int, typer.Option(help="Synthesisers at work at once.")] = 2,
+) -> None:
+    """Train the aligner's head on Moonshine's encoder."""
+    from orchestrator.engines.alignment.moonshine_ctc import Encoder
+    from orchestrator.training.aligner import hear, plan, save, train
+    from orchestrator.training.recordings import Recordings, record
+
+    progress = _progress()
+    record(plan(utterances, seed), out / "corpus", progress, workers=workers)
+    heard = hear(Encoder(encoder), Recordings(out / "corpus"), seed, progress)
+    typer.echo(save(train(heard, epochs, prior, seed, progress), out))
 
 
 @app.command()

@@ -7,6 +7,7 @@ the blank has no advantage and letters last as long as their sound.
 
 from __future__ import annotations
 
+import random
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from orchestrator.engines.alignment.moonshine_ctc import ALPHABET, BLANK, HEAD_N
 from orchestrator.progress import ProgressReporter
 from orchestrator.training.augment import Conditions, compose
 from orchestrator.training.recordings import Recordings
+from orchestrator.training.sentences import library_sentences
+from orchestrator.training.voices import Voice, training_voice
 
 _KERNEL: Final = 1
 _HIDDEN: Final = 128
@@ -57,6 +60,12 @@ class Trained(nn.Module):
         hidden = nn.functional.dropout(self.conv(frames.transpose(1, 2)).relu(), 0.1, self.training)
         rows: Tensor = self.out(hidden.transpose(1, 2)).log_softmax(-1)
         return rows
+
+
+def plan(count: int, seed: int) -> list[tuple[str, Voice]]:
+    """What ``count`` utterances say and in which voices; the same for the same seed and Python."""
+    rng = random.Random(f"aligner:{seed}")
+    return [(text, training_voice(rng)) for text in library_sentences(seed)[:count]]
 
 
 def hear(encoder: Encoder, recordings: Recordings, seed: int, progress: ProgressReporter) -> list[Heard]:

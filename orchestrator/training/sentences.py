@@ -16,10 +16,13 @@ _WORDS: Final = (3, 14)
 _DOCUMENTED: Final = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def library_sentences(seed: int) -> list[str]:
-    """All of them in lower case, in an order that ``seed`` decides; parts of 3 to 14 words, letters only."""
+def library_sentences(seed: int, library: Path | None = None) -> list[str]:
+    """All of them in lower case, in an order that ``seed`` decides; parts of 3 to 14 words, letters only.
+
+    ``library`` is a folder of Python modules; None: the standard library.
+    """
     found: set[str] = set()
-    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
+    for path in sorted((library or Path(sysconfig.get_paths()["stdlib"])).glob("*.py")):
         for text in _docstrings(path):
             for part in _PART.split(text):
                 words = part.strip(" .!?;:,\n").split()

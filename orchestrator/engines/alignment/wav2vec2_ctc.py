@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from orchestrator.contract import SAMPLE_RATE_HZ
 from orchestrator.engines.alignment.base import Emissions, Reach
@@ -25,7 +26,10 @@ _TOKENIZER_NAME: Final = "tokenizer_config.json"
 _MS: Final = 1000 / SAMPLE_RATE_HZ
 _REACH: Final = Reach(before_ms=20.0, after_ms=40.0)
 _VARIANCE_FLOOR: Final = 1e-7
-_LOAD_ERRORS: Final = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+_LOAD_ERRORS: Final = (
+    *(AttributeError, KeyError, OSError, RuntimeError),
+    *(SafetensorError, TypeError, ValueError),
+)
 
 
 class Wav2Vec2Ctc:
