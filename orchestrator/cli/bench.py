@@ -50,6 +50,7 @@ def register(app: typer.Typer) -> None:
     ):
         group.command(verb.__name__)(verb)
     group.command("online-speakers")(online_speakers)
+    group.command("word-times")(word_times)
     group.command("streaming-accuracy")(streaming_accuracy)
     app.add_typer(group, name="bench")
 
@@ -207,6 +208,32 @@ def online_speakers(
     model = _release(settings_of(ctx), release).model_repository / version_folder("diarizer")
     with RichProgress() as progress:
         report = bench.run(model, chosen, progress=progress)
+    _show(report, as_json=as_json)
+
+
+def word_times(
+    ctx: typer.Context,
+    recordings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="A folder with a manifest.json of recordings; those with word_times are taken.",
+            show_default=False,
+        ),
+    ] = None,
+    sentences: Annotated[
+        int, typer.Option(min=0, help="Sentences that each voice of festival says as well.")
+    ] = 10,
+    release: ReleaseName = "current",
+    as_json: JsonFlag = False,
+) -> None:
+    """How far the word times of a release's recognisers and of its aligner are off, in this process."""
+    from orchestrator.bench import word_times_command as bench
+    from orchestrator.progress import RichProgress
+
+    chosen = _release(settings_of(ctx), release)
+    with RichProgress() as progress:
+        report = bench.run(chosen, recordings, sentences, progress=progress)
     _show(report, as_json=as_json)
 
 
