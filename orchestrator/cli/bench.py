@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -393,7 +395,6 @@ def startup(
     as_json: JsonFlag = False,
 ) -> None:
     """Parakeet from the start of its process to its first transcript, stage by stage."""
-    from tempfile import TemporaryDirectory
 
     from orchestrator.bench import startup as bench
     from orchestrator.progress import RichProgress
@@ -438,6 +439,24 @@ def coldstart(
     device: Annotated[str, typer.Option(help="A torch device: cpu, cuda or cuda:<number>.")] = "cpu",
     repeats: Annotated[int, typer.Option(help="Fresh processes for each engine and state.", min=1)] = 3,
     seconds: Annotated[float, typer.Option(help="Length of the recording.", min=1, max=30)] = 10.0,
+    synthetic: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ENGINE=SHAPE",
+            help="Random weights for whisper_torch or whisper_trt: large-v3, tiny or toy; repeatable.",
+        ),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME=JSON", help="An option of the engines; repeatable."),
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=JSON",
+            help="Started with these options too, as in eager='{\"compile\": false}'; repeatable.",
+        ),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the stages as stacked bars as well.")
     ] = None,
@@ -448,8 +467,20 @@ def coldstart(
     from orchestrator.progress import RichProgress
 
     home = settings_of(ctx).paths.home
-    found = _engine_folders(settings_of(ctx), engines, folders or [], release)
-    with RichProgress() as progress:
+    chosen = dict(_named_json(pair, "--option") for pair in options or [])
+    others = dict(_named_json(pair, "--compare") for pair in compare or [])
+    if wrong := [name for name, more in others.items() if not isinstance(more, dict)]:
+        raise ConfigurationError(
+            f"--compare {wrong[0]} has no JSON object", fix="--compare eager='{\"compile\": false}'"
+        )
+    with RichProgress() as progress, TemporaryDirectory(prefix="spark-speech-bench-") as scratch:
+        made = _random_weights(synthetic or [], Path(scratch), device)
+        found = (
+            {}
+            if made and not (engines or folders)
+            else _engine_folders(settings_of(ctx), engines, folders or [], release)
+        )
+        found |= made
         report, bars = bench.run(
             found,
             device=device,
@@ -457,6 +488,9 @@ def coldstart(
             seconds=seconds,
             cache=home / "bench" / "coldstart-cache",
             kept=home / "bench" / "coldstart.jsonl",
+            options=chosen,
+            compare=others,
+            weights=" ".join(f"--synthetic {pair}" for pair in synthetic or []) or None,
             progress=progress,
         )
     if plot is not None:
@@ -464,6 +498,39 @@ def coldstart(
 
         draw(bars, f"{report.title}; {report.machine}", plot.expanduser())
     _show(report, as_json=as_json)
+
+
+def _named_json(pair: str, option: str) -> tuple[str, Any]:
+    """``NAME=JSON``, as a name and a value."""
+    name, equals, text = pair.partition("=")
+    try:
+        if not (equals and name.strip()):
+            raise ValueError("there is no name")
+        return name.strip(), json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{option} {pair!r} is no NAME=JSON: {error}", fix=f"for example {option} beam_size=1"
+        ) from error
+
+
+def _random_weights(pairs: list[str], scratch: Path, device: str) -> dict[str, Path]:
+    """Folders of random weights for ``ENGINE=SHAPE``."""
+    if not pairs:
+        return {}
+    from orchestrator.bench import synthetic_whisper
+
+    found = {}
+    for pair in pairs:
+        engine, _, shape = pair.partition("=")
+        if engine not in ("whisper_torch", "whisper_trt") or shape not in synthetic_whisper.SHAPES:
+            raise ConfigurationError(
+                f"--synthetic {pair!r} is no ENGINE=SHAPE",
+                fix=f"whisper_torch=SHAPE or whisper_trt=SHAPE, with {', '.join(synthetic_whisper.SHAPES)}",
+            )
+        found[engine] = scratch / engine
+        precision: Literal["float32", "float16"] = "float32" if device == "cpu" else "float16"
+        synthetic_whisper.write(found[engine], shape=shape, device=device, precision=precision)
+    return found
 
 
 def _engine_folders(settings: Settings, engines: str, folders: list[str], release: str) -> dict[str, Path]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from orchestrator.bench.coldstart import history
 from orchestrator.bench.coldstart.probe import STAGES, STEADY, Task
@@ -35,6 +36,9 @@ def run(
     seconds: float,
     cache: Path,
     kept: Path,
+    options: Mapping[str, Any] | None = None,
+    compare: Mapping[str, Mapping[str, Any]] | None = None,
+    weights: str | None = None,
     progress: ProgressReporter | None = None,
 ) -> tuple[Report, Bars]:
     """Measure.
@@ -46,6 +50,10 @@ def run(
         seconds: length of the recording.
         cache: a folder for compiled code, emptied for cold starts: not a server's.
         kept: the file of earlier runs; this one is added.
+        options: of the engines, beside their own defaults.
+        compare: further options by a name; with each, every engine is started once more from warm memory,
+            to set its steady time against theirs.
+        weights: how the command line named other weights than a release's.
         progress: where to say how far it is.
 
     Returns:
@@ -56,25 +64,30 @@ def run(
         DiskFullError: the history cannot be written.
     """
     states = states_for(device)
-    task = (progress or SilentProgress()).task("cold starts", total=len(folders) * len(states) * repeats)
+    given = dict(options or {})
+    others = {name: {**given, **more} for name, more in (compare or {}).items()}
+    plan = [(state, "", given) for state in states]
+    plan += [(CacheState.MEMORY, name, more) for name, more in others.items()]
+    task = (progress or SilentProgress()).task("cold starts", total=len(folders) * len(plan) * repeats)
     earlier = history.read(kept)
     rows: list[Row] = []
     bars: Bars = []
     starts: list[history.Start] = []
     done = 0
     for engine, folder in folders.items():
-        for state in states:
+        for state, name, chosen in plan:
             runs = []
             for _ in range(repeats):
-                runs.append(_one(engine, folder, state, device, seconds, cache))
+                runs.append(_one(engine, folder, state, device, seconds, cache, chosen))
                 done += 1
                 task.update(completed=done)
             stages = {stage: statistics.median(one[stage] for one in runs) for stage in (*STAGES, STEADY)}
             total = statistics.median(sum(one[stage] for stage in STAGES) for one in runs)
-            start = history.Start(engine, device, str(state), machine(), total)
+            label = f"{state}, {name}" if name else str(state)
+            start = history.Start(engine, device, label + _described(chosen), machine(), total)
             starts.append(start)
-            rows.append(_row(start, stages, history.earlier_s(start, earlier)))
-            bars.append((f"{engine}, {state}", stages))
+            rows.append(_row(start, label, stages, history.earlier_s(start, earlier)))
+            bars.append((f"{engine}, {label}", stages))
     task.finish()
     try:
         history.append(kept, starts)
@@ -85,8 +98,9 @@ def run(
     packaged = {package for engine in folders for package in spec(engine).distributions}
     report = Report(
         title=f"From the start of a process to its first result, {device}",
-        command=f"spark-speech bench coldstart --engines {','.join(folders)} --device {device}"
-        f" --repeats {repeats}",
+        command=f"spark-speech bench coldstart {weights or '--engines ' + ','.join(folders)}"
+        f" --device {device} --repeats {repeats}"
+        + "".join(f" --option {key}={json.dumps(value)}" for key, value in given.items()),
         rows=rows,
         notes=_notes(rows, repeats, seconds),
         versions=versions(sorted(packaged)),
@@ -95,7 +109,13 @@ def run(
 
 
 def _one(
-    engine: str, folder: Path, state: CacheState, device: str, seconds: float, cache: Path
+    engine: str,
+    folder: Path,
+    state: CacheState,
+    device: str,
+    seconds: float,
+    cache: Path,
+    options: Mapping[str, Any],
 ) -> dict[str, float]:
     environment = prepare(state, cache / engine, (folder, packages()))
     task = Task(
@@ -105,16 +125,22 @@ def _one(
         device=device,
         recording=str(synthetic_dialogue()),
         seconds=seconds,
+        options=dict(options),
     )
     task["started"] = time.monotonic()
     return stages_of(_PROBE, task, environment, model=engine, folder=folder)
 
 
-def _row(start: history.Start, stages: Mapping[str, float], before_s: float | None) -> Row:
+def _described(options: Mapping[str, Any]) -> str:
+    """Options as part of what is compared with earlier runs."""
+    return " " + json.dumps(options, sort_keys=True) if options else ""
+
+
+def _row(start: history.Start, caches: str, stages: Mapping[str, float], before_s: float | None) -> Row:
     regression = history.is_regression(start.total_s, before_s)
     return {
         "engine": start.engine,
-        "caches": start.state,
+        "caches": caches,
         **{f"{stage}_s": stages[stage] for stage in STAGES},
         "total_s": start.total_s,
         "steady_s": stages[STEADY],

@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
 from orchestrator.bench.fresh import MARK
 
@@ -16,7 +16,7 @@ STAGES: Final = ("interpreter", "import", "weights", "kernels", "first")
 """In order; together they are the time from the start of the process to its first result."""
 STEADY: Final = "steady"
 _STEADY_CALLS: Final = 3
-_APART: Final = frozenset({"parakeet"})
+_APART: Final = frozenset({"parakeet", "whisper_torch"})
 """Engines whose preparation of the GPU can be had apart from loading; that of others is in ``weights``."""
 
 
@@ -30,6 +30,8 @@ class Task(TypedDict):
     device: str
     recording: str
     seconds: float
+    options: dict[str, Any]
+    """Of the engine, beside its own defaults."""
 
 
 def main(begun: float) -> None:
@@ -61,10 +63,11 @@ def _stages(begun: float, task: Task) -> dict[str, float]:
     import numpy as np
 
     done("import")
-    options = {"warm_up": False} if engine.name in _APART else {}
+    apart = engine.name in _APART
+    options = {**task["options"], **({"warm_up": False} if apart else {})}
     recognizer = load(engine.name, EngineSource(Path(task["folder"]), task["device"], options=options))
     done("weights")
-    if options and task["device"] != "cpu":
+    if apart and (task["device"] != "cpu" or options.get("compile")):
         recognizer.warm_up()  # type: ignore[attr-defined]
     done("kernels")
     from orchestrator.audio import decode
