@@ -53,8 +53,8 @@ class EngineSpec:
         detects_language: it finds out what is spoken where it is not told.
         setting: of an engine outside Triton: the setting that brings it in.
         inspector: the Python module that exports ``inspect(files)``, which says from weights' files, by name,
-            what languages (BCP-47 primary tags) they know, and raises ModelLoadError where they are of another
-            kind; it imports no engine's library. None: weights do not say.
+            what languages (BCP-47 primary tags) they know, and raises ModelLoadError where they are of
+            another kind; it imports no engine's library. None: weights do not say.
     """
 
     name: str

@@ -291,13 +291,14 @@ def test_a_committed_host_serves_after_a_reboot(fresh: Spark) -> None:
 
 
 @slow
-@pytest.mark.parametrize("verb", ["begin", "start", "switch", "commit", "revert"])
+@pytest.mark.parametrize("verb", ["begin", "start", "gated", "switch", "commit", "revert"])
 @pytest.mark.parametrize("after_s", [0.05, 0.15, 0.4])
 def test_a_verb_that_is_killed_is_run_again_or_reverted(fresh: Spark, verb: str, after_s: float) -> None:
     begin = ["begin", "--run", "r2", "--release", RELEASES["b"], "--environment", "env", "--config", "b"]
     steps = {
         "begin": begin,
         "start": ["start", "green"],
+        "gated": ["gated", "--run", "r2"],
         "switch": ["switch", "green"],
         "commit": ["commit", "--run", "r2"],
         "revert": ["revert", "--run", "r2"],
