@@ -312,3 +312,12 @@ def test_audio_is_needed_from_a_little_before_the_first_word_that_is_not_final()
     assert stream.final_ms == 22 * FRAME_MS - ONSET_MS
     stream.end()
     assert stream.final_ms == 26 * FRAME_MS
+
+
+@pytest.mark.parametrize(("pause", "still_needed"), [(0, 0), (4, 1), (6, 3), (9, 5), (20, 5)])
+def test_audio_just_behind_a_final_word_is_not_needed(pause: int, still_needed: int) -> None:
+    stream = Utterances(LEXICONS["tdt"], EndpointingOptions())
+    stream.advance([token("\u2581a", 0)], 1)
+    stream.end()
+    stream.advance([token("\u2581be", 1 + pause)], pause + 1)
+    assert stream.final_ms == (1 + pause - still_needed) * FRAME_MS

@@ -163,3 +163,29 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path, trained: Path) -> None:
         streaming(trained, device="cuda:99")
     with pytest.raises(ConfigurationError, match="no torch device"):
         streaming(trained, device="gpu7")
+
+
+@pytest.mark.parametrize("preset", ["low_latency", "balanced"])
+def test_a_stream_begun_anew_where_the_rest_is_needed_loses_and_repeats_no_word(
+    trained: Path, dialogue: np.ndarray, text: str, preset: str
+) -> None:
+    engine = streaming(trained, preset=preset)
+    # So short a pause that utterances end between the words of a sentence, where voices do not stop.
+    options = StreamOptions(endpointing=EndpointingOptions(stop_history_ms=320))
+    step = engine.info.chunk_ms * 16
+    stream = engine.open(options)
+    cuts: dict[int, int] = {}
+    said: list[str] = []
+    for begin in range(0, dialogue.size, step):
+        last = begin + step >= dialogue.size
+        (update,) = engine.step([Chunk(stream, dialogue[begin : begin + step], last=last)])
+        said += [word.text for segment in update.segments if segment.final for word in segment.words]
+        if not last:
+            cuts[update.final_ms * 16] = len(said)
+    assert " ".join(said) == text
+    assert len(cuts) > 10
+    rests = spoken(engine, [dialogue[cut:] for cut in cuts], lambda _: step, options)
+    assert {
+        cut: [*said[:count], *(word.text for word in rest)]
+        for (cut, count), rest in zip(cuts.items(), rests, strict=True)
+    } == dict.fromkeys(cuts, said)
