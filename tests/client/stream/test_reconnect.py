@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -41,6 +41,14 @@ def speaking(server: Any, act: Any, at_piece: int = 12) -> Iterator[np.ndarray]:
         yield audio[begin : begin + 1280]
 
 
+def until(done: Callable[[], object]) -> None:
+    """Wait for what a busy machine may be late with."""
+    deadline = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def run(url: str, source: Any, settings: Settings | None = None, **options: Any) -> list[StreamEvent]:
     with SpeechClient(url, settings=settings) as client:
         return list(client.stream(source, **options))
@@ -63,8 +71,7 @@ def check(events: list[StreamEvent]) -> None:
 @pytest.mark.parametrize("at_piece", [1, 5, 12, 16, 25])
 def test_a_server_that_dies_and_comes_back(server: Any, at_piece: int) -> None:
     def bounce() -> None:
-        while not server.chunks:
-            time.sleep(0.01)
+        until(lambda: server.chunks)
         server.die()
         threading.Timer(0.2, server.start).start()
 
@@ -78,7 +85,11 @@ def test_a_server_that_dies_and_comes_back(server: Any, at_piece: int) -> None:
 
 
 def test_a_server_that_forgot_the_stream(server: Any) -> None:
-    events = run(server.url, speaking(server, server.sequences.clear))
+    def forget() -> None:
+        until(lambda: server.chunks)
+        server.sequences.clear()
+
+    events = run(server.url, speaking(server, forget))
     check(events)
     assert [type(event) for event in events].count(Reconnected) == 1
 
@@ -151,12 +162,13 @@ def test_a_server_that_stays_away(server: Any) -> None:
 
     def die() -> None:
         nonlocal began
+        until(lambda: any(isinstance(event, Final) for event in events))
         server.die()
         began = time.monotonic()
 
     with SpeechClient(server.url, settings=settings) as client, pytest.raises(ServerUnavailableError):
         gather(client.stream(speaking(server, die)), events)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 10
     assert [event.segment.text for event in events if isinstance(event, Final)] == TEXTS[:1]
 
 
