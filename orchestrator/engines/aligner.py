@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from orchestrator.contract import SAMPLE_RATE_HZ
 from orchestrator.engines.alignment import timing, trellis
 from orchestrator.engines.alignment.base import (
+    HEAD_NAME,
     AlignedWord,
     Aligner,
     Alignment,
@@ -95,7 +96,7 @@ def _spread(spoken: Spoken) -> Alignment:
 def _emission_source(source: EngineSource, options: EngineOptions) -> EmissionSource:
     folder = source.folder
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if "aligner_head.safetensors" in names:
+    if HEAD_NAME in names:
         from orchestrator.engines.alignment.moonshine_ctc import MoonshineCtc
 
         return MoonshineCtc(folder, source.threads)

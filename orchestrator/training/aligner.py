@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from orchestrator.engines.alignment.moonshine_ctc import ALPHABET, BLANK, HEAD_NAME, Encoder
+from orchestrator.engines.alignment.base import HEAD_NAME
+from orchestrator.engines.alignment.moonshine_ctc import ALPHABET, BLANK, Encoder
 from orchestrator.progress import ProgressReporter
 from orchestrator.training.augment import Conditions, compose
 from orchestrator.training.recordings import Recordings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from orchestrator.engines.alignment.spelling import Speller
 from orchestrator.engines.base import Samples
 
+HEAD_NAME: Final = "aligner_head.safetensors"
+"""The file of the CTC head on Moonshine's encoder, the embedded weights."""
 Spoken = tuple[Samples, tuple[str, ...]]
 """A recording and the words that are said in it, in order."""
 

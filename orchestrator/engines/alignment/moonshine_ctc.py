@@ -12,21 +12,19 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as faults
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from orchestrator.contract import SAMPLE_RATE_HZ
-from orchestrator.engines.alignment.base import Emissions, Reach
+from orchestrator.engines.alignment.base import HEAD_NAME, Emissions, Reach
 from orchestrator.engines.alignment.spelling import Letters
 from orchestrator.engines.base import Samples
 from orchestrator.engines.checks import reason_of
+from orchestrator.engines.onnx_session import FAULTS, open_session
 from orchestrator.errors import InferenceError, ModelLoadError
 
 ENCODER_NAME: Final = "encoder_model.ort"
-HEAD_NAME: Final = "aligner_head.safetensors"
 ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz'"
 """The head's tokens 1 to 27; 0 is the blank."""
 BLANK: Final = 0
@@ -44,13 +42,6 @@ FIRST_MS: Final = (_FIELD - STRIDE) / 2 * _MS - _LATE_MS
 _LEAST: Final = SAMPLE_RATE_HZ // 2
 """Samples a recording is filled up to with silence: the convolutions fail below about 70 ms."""
 _REACH: Final = Reach(before_ms=20.0, after_ms=40.0)
-
-_FAULTS: Final = (
-    *(faults.Fail, faults.InvalidArgument, faults.InvalidGraph, faults.InvalidProtobuf, faults.NoModel),
-    *(faults.NoSuchFile, faults.NotImplemented, faults.RuntimeException),
-    *(RuntimeError, ValueError, OSError),
-)
-"""The library's own exceptions have no class in common."""
 
 Floats = NDArray[np.float32]
 
@@ -99,14 +90,9 @@ class Encoder:
         Raises:
             ModelLoadError: it is missing or damaged.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except _FAULTS as error:
+            self._session = open_session(path, threads)
+        except FAULTS as error:
             raise ModelLoadError(
                 f"The encoder {path} cannot be loaded: {reason_of(error)}",
                 fix="build the release again: spark-speech build",
@@ -125,7 +111,7 @@ class Encoder:
             answer = self._session.run(
                 None, {"input_values": heard, "attention_mask": np.ones(heard.shape, dtype=np.int64)}
             )
-        except _FAULTS as error:
+        except FAULTS as error:
             raise InferenceError(f"The aligner failed: {reason_of(error)}", model="aligner") from error
         frames: Floats = answer[0][0]
         return frames

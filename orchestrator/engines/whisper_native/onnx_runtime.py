@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from orchestrator.engines.checks import reason_of
 from orchestrator.errors import InferenceError, MissingDependencyError, ModelLoadError
-
-_FAULTS: Final = (
-    *("EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile"),
-    *("NotImplemented", "RuntimeException"),
-)
-"""onnxruntime's own, which have no common base."""
 
 
 class OnnxGraph:
@@ -29,24 +23,15 @@ class OnnxGraph:
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         try:
-            import onnxruntime
-            from onnxruntime.capi import onnxruntime_pybind11_state as faults
+            from orchestrator.engines.onnx_session import FAULTS, open_session
         except ImportError as error:
             raise MissingDependencyError(
                 f"onnxruntime cannot be imported: {error}", fix="run: pip install 'spark-speech[whisper-trt]'"
             ) from error
-        self._faults: tuple[type[Exception], ...] = (
-            *(getattr(faults, name) for name in _FAULTS),
-            RuntimeError,
-            ValueError,
-        )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
+        self._faults = FAULTS
         try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
+            self._session: Any = open_session(path, threads)
+        except FAULTS as error:
             raise ModelLoadError(
                 f"onnxruntime cannot load {path.name}: {reason_of(error)}", fix="export it again.", path=path
             ) from error
@@ -58,7 +43,7 @@ class OnnxGraph:
         arrays = {name: value.numpy() for name, value in inputs.items() if name in self._inputs}
         try:
             found = self._session.run(self._outputs, arrays)
-        except Exception as error:
+        except self._faults as error:
             raise InferenceError(
                 f"onnxruntime failed: {reason_of(error)}", fix="export the graph again."
             ) from error

@@ -21,7 +21,6 @@ DESCRIPTION: Final = "plans.json"
 SUFFIX: Final = ".plan"
 _SCHEMA: Final = 1
 _ENGINE: Final = "whisper_trt"
-_CHUNK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +63,7 @@ def digest_of(files: Iterable[Path]) -> str:
     for path in sorted(files, key=lambda one: one.name):
         try:
             with path.open("rb") as file:
-                inner = hashlib.sha256()
-                while chunk := file.read(_CHUNK_BYTES):
-                    inner.update(chunk)
+                inner = hashlib.file_digest(file, "sha256")
         except OSError as error:
             raise ModelLoadError(
                 f"{path} cannot be read: {error.strerror}",
