@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.bench_common import Recordings, ReleaseName, release_named, serving, show
+from orchestrator.cli.bench_common import (
+    Recordings,
+    ReleaseName,
+    diarizer_of,
+    recordings_in,
+    release_named,
+    serving,
+    show,
+)
 from orchestrator.cli.common import JsonFlag, settings_of
 
 
@@ -20,11 +28,10 @@ def accuracy(
 ) -> None:
     """WER, cpWER and DER of the whole service, through a server of its own."""
     from orchestrator.bench import accuracy as bench
-    from orchestrator.bench.recordings import from_folder, packaged
     from orchestrator.progress import RichProgress
 
     settings = settings_of(ctx)
-    chosen = [packaged()] if recordings is None else from_folder(recordings)
+    chosen = recordings_in(recordings)
     with RichProgress() as progress, serving(settings, release_named(settings, release), progress) as client:
         report = bench.run(client, chosen, engine=engine, progress=progress)
     show(report, as_json=as_json)
@@ -38,13 +45,11 @@ def diarization(
 ) -> None:
     """DER of the diarizer alone, in this process."""
     from orchestrator.bench import diarization as bench
-    from orchestrator.bench.recordings import from_folder, packaged
     from orchestrator.bench.report import Report, versions
     from orchestrator.progress import RichProgress
-    from orchestrator.repository.plan import version_folder
 
-    chosen = [packaged()] if recordings is None else from_folder(recordings)
-    model = release_named(settings_of(ctx), release).model_repository / version_folder("diarizer")
+    chosen = recordings_in(recordings)
+    model = diarizer_of(settings_of(ctx), release)
     with RichProgress() as progress:
         rows = bench.run(model, chosen, progress=progress)
     report = Report(
@@ -65,12 +70,10 @@ def online_speakers(
 ) -> None:
     """DER of live streams' speakers beside the whole recording's, and how long they take, in this process."""
     from orchestrator.bench import online_speakers as bench
-    from orchestrator.bench.recordings import from_folder, packaged
     from orchestrator.progress import RichProgress
-    from orchestrator.repository.plan import version_folder
 
-    chosen = [packaged()] if recordings is None else from_folder(recordings)
-    model = release_named(settings_of(ctx), release).model_repository / version_folder("diarizer")
+    chosen = recordings_in(recordings)
+    model = diarizer_of(settings_of(ctx), release)
     with RichProgress() as progress:
         report = bench.run(model, chosen, progress=progress)
     show(report, as_json=as_json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +12,7 @@ import typer
 from orchestrator.cli.common import emit
 
 if TYPE_CHECKING:
+    from orchestrator.bench.recordings import Recording
     from orchestrator.bench.report import Report
     from orchestrator.client import SpeechClient
     from orchestrator.progress import ProgressReporter
@@ -34,6 +35,20 @@ def release_named(settings: Settings, name: str) -> Release:
     from orchestrator.repository.release import ReleaseStore
 
     return ReleaseStore(settings.paths.home).find(name)
+
+
+def recordings_in(folder: Path | None) -> Sequence[Recording]:
+    """The recordings of ``folder``, or the packaged one; raises as `recordings.from_folder` does."""
+    from orchestrator.bench.recordings import from_folder, packaged
+
+    return [packaged()] if folder is None else from_folder(folder)
+
+
+def diarizer_of(settings: Settings, name: str) -> Path:
+    """The folder of the diarizer's weights in the release called ``name``."""
+    from orchestrator.repository.plan import version_folder
+
+    return release_named(settings, name).model_repository / version_folder("diarizer")
 
 
 @contextmanager

@@ -119,6 +119,32 @@ _WHISPER_S: Final = 600.0
 _VOICE_ACTIVITY: Final = (Package("silero-vad", "silero_vad"), Package("torch", "torch"))
 """What finds the windows of speech."""
 
+
+def _whisper(
+    name: str,
+    extra: str,
+    *packages: Package,
+    source: str,
+    inspector: str,
+    artifacts: tuple[str, ...] = (),
+    times_estimated: bool = False,
+) -> EngineSpec:
+    """An engine for Whisper's weights; no ``artifacts``: the source's folder as it is."""
+    return EngineSpec(
+        name=name,
+        module=f"orchestrator.engines.{name}",
+        extra=extra,
+        packages=(*packages, *_VOICE_ACTIVITY),
+        languages=_WHISPER_LANGUAGES,
+        times_estimated=times_estimated,
+        max_window_s=_WHISPER_S,
+        default_source=source,
+        artifacts=artifacts,
+        detects_language=True,
+        inspector=inspector,
+    )
+
+
 _SPECS: Final = {
     spec.name: spec
     for spec in (
@@ -147,66 +173,38 @@ _SPECS: Final = {
             default_source="nvidia/parakeet-tdt-0.6b-v3",
             artifacts=("model.nemo",),
         ),
-        EngineSpec(
-            name="whisper_cpp",
-            module="orchestrator.engines.whisper_cpp",
-            extra="serve,whisper-cpp",
-            packages=(Package("pywhispercpp", "pywhispercpp"), *_VOICE_ACTIVITY),
-            languages=_WHISPER_LANGUAGES,
-            times_estimated=True,
-            max_window_s=_WHISPER_S,
-            default_source="a ggml file",
-            artifacts=("ggml-model.bin",),
-            detects_language=True,
+        _whisper(
+            "whisper_cpp",
+            "serve,whisper-cpp",
+            Package("pywhispercpp", "pywhispercpp"),
+            source="a ggml file",
             inspector="orchestrator.engines.whisper.ggml",
+            artifacts=("ggml-model.bin",),
+            times_estimated=True,
         ),
-        EngineSpec(
-            name="whisper_ct2",
-            module="orchestrator.engines.whisper_ct2",
-            extra="serve,whisper-ct2",
-            packages=(
-                Package("ctranslate2", "ctranslate2"),
-                Package("faster-whisper", "faster_whisper"),
-                *_VOICE_ACTIVITY,
-            ),
-            languages=_WHISPER_LANGUAGES,
-            times_estimated=False,
-            max_window_s=_WHISPER_S,
-            default_source="a CTranslate2 folder",
-            artifacts=(),  # the folder as it is
-            detects_language=True,
+        _whisper(
+            "whisper_ct2",
+            "serve,whisper-ct2",
+            Package("ctranslate2", "ctranslate2"),
+            Package("faster-whisper", "faster_whisper"),
+            source="a CTranslate2 folder",
             inspector="orchestrator.engines.whisper.ct2_folder",
         ),
-        EngineSpec(
-            name="whisper_torch",
-            module="orchestrator.engines.whisper_torch",
-            extra="serve",
-            packages=(Package("safetensors", "safetensors"), *_VOICE_ACTIVITY),
-            languages=_WHISPER_LANGUAGES,
-            times_estimated=False,
-            max_window_s=_WHISPER_S,
-            default_source="a transformers folder",
-            artifacts=(),
-            detects_language=True,
+        _whisper(
+            "whisper_torch",
+            "serve",
+            Package("safetensors", "safetensors"),
+            source="a transformers folder",
             inspector="orchestrator.engines.whisper_native.inspection",
         ),
-        EngineSpec(
-            name="whisper_trt",
-            module="orchestrator.engines.whisper_trt",
-            extra="serve,whisper-trt",
-            # The graphs are exported on the target, with the TensorRT that is there.
-            packages=(
-                Package("onnx", "onnx"),
-                Package("safetensors", "safetensors"),
-                Package("tensorrt", "tensorrt", by_hand="pip install tensorrt-cu13"),
-                *_VOICE_ACTIVITY,
-            ),
-            languages=_WHISPER_LANGUAGES,
-            times_estimated=False,
-            max_window_s=_WHISPER_S,
-            default_source="a transformers folder",
-            artifacts=(),
-            detects_language=True,
+        # The graphs are exported on the target, with the TensorRT that is there.
+        _whisper(
+            "whisper_trt",
+            "serve,whisper-trt",
+            Package("onnx", "onnx"),
+            Package("safetensors", "safetensors"),
+            Package("tensorrt", "tensorrt", by_hand="pip install tensorrt-cu13"),
+            source="a transformers folder",
             inspector="orchestrator.engines.whisper_native.inspection",
         ),
     )

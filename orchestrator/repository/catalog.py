@@ -12,12 +12,11 @@ from typing import Final
 
 from orchestrator.contract import Task
 from orchestrator.engines import registry
+from orchestrator.engines.alignment.base import HEAD_NAME
 from orchestrator.errors import ConfigurationError
 from orchestrator.repository.wheels import WheelPin
 
 DIARIZER_ENGINE: Final = "pyannote"
-HEAD_NAME: Final = "aligner_head.safetensors"
-"""The same name as in `orchestrator.engines.alignment.moonshine_ctc`, which imports onnxruntime."""
 MODEL_VERSION: Final = "1"
 """The only version folder a model has: another set of weights is another release."""
 
@@ -198,6 +197,11 @@ def _recognizer(
     )
 
 
+def _whisper(name: str, *, rank: int, gpu_batch: int = 32) -> ModelKind:
+    batching = Batching(cpu=8, gpu=gpu_batch, queue_delay_us=5_000)
+    return _recognizer(name, max_window_s=300.0, rank=rank, batching=batching, whisper=True)
+
+
 KINDS: Final = {
     kind.name: kind
     for kind in (
@@ -231,35 +235,11 @@ KINDS: Final = {
             embedded=_MOONSHINE_FILES,
             uses_gpu=False,
         ),
-        _recognizer(
-            "whisper_ct2",
-            max_window_s=300.0,
-            rank=60,
-            batching=Batching(cpu=8, gpu=32, queue_delay_us=5_000),
-            whisper=True,
-        ),
-        _recognizer(
-            "whisper_cpp",
-            max_window_s=300.0,
-            rank=70,
-            # It takes one window after the other; eight keep the calls few.
-            batching=Batching(cpu=8, gpu=8, queue_delay_us=5_000),
-            whisper=True,
-        ),
-        _recognizer(
-            "whisper_torch",
-            max_window_s=300.0,
-            rank=55,
-            batching=Batching(cpu=8, gpu=32, queue_delay_us=5_000),
-            whisper=True,
-        ),
-        _recognizer(
-            "whisper_trt",
-            max_window_s=300.0,
-            rank=50,
-            batching=Batching(cpu=8, gpu=32, queue_delay_us=5_000),
-            whisper=True,
-        ),
+        _whisper("whisper_ct2", rank=60),
+        # It takes one window after the other; eight keep the calls few.
+        _whisper("whisper_cpp", rank=70, gpu_batch=8),
+        _whisper("whisper_torch", rank=55),
+        _whisper("whisper_trt", rank=50),
         ModelKind(
             name="aligner",
             task=Task.ALIGN,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from orchestrator.client.catalog import ModelCard
 from orchestrator.client.channel import left_s, open_channel, parse_url
 from orchestrator.client.engines import riva_failures as failures
 from orchestrator.client.engines import riva_messages as messages
+from orchestrator.client.engines.refusals import OutsideEngine
 from orchestrator.client.engines.riva_live import RivaResults, RivaStream
 from orchestrator.client.failures import Call, Failure
 from orchestrator.client.retry import RetryPolicy
@@ -34,18 +35,19 @@ from orchestrator.client.stream.codec import WireChunk
 from orchestrator.client.triton import QUESTION_LIMIT_S, ServerStatus, closed_error
 from orchestrator.contract import SAMPLE_RATE_HZ, Task
 from orchestrator.diarization.base import Diarization, DiarizationOptions
-from orchestrator.engines.alignment.base import Alignment, AlignmentOptions
 from orchestrator.engines.base import LanguageGuess, Recognition, RecognitionOptions, Samples
 from orchestrator.engines.checks import primary_tag
 from orchestrator.engines.streaming import StreamOptions, StreamUpdate
-from orchestrator.errors import ConfigurationError, InvalidRequestError, StreamLostError
+from orchestrator.errors import ConfigurationError, StreamLostError
 from orchestrator.settings_engines import RivaSettings
 
 logger = logging.getLogger(__name__)
 
 
-class RivaTransport:
+class RivaTransport(OutsideEngine):
     """`SpeechTransport` to a Riva server. Use it on one event loop."""
+
+    engine = messages.ENGINE
 
     def __init__(self, settings: RivaSettings, *, timeout_s: float, retry: RetryPolicy | None = None) -> None:
         """Connect lazily: the first call opens the connection.
@@ -153,22 +155,6 @@ class RivaTransport:
             speakers=messages.speakers_wanted(options, self._settings),
         )
         return messages.diarization(await self._recognize(model, samples, config))
-
-    async def align(
-        self,
-        model: str,
-        samples: Samples,
-        words: Sequence[str],
-        options: AlignmentOptions,
-        *,
-        pcm16: bool = False,
-    ) -> Alignment:
-        """Not offered by Riva.
-
-        Raises:
-            InvalidRequestError: always.
-        """
-        raise self._cannot("time words that are known")
 
     async def stream_chunk(
         self, model: str, chunk: WireChunk, *, version: str = "", timeout_s: float
@@ -298,14 +284,6 @@ class RivaTransport:
             self._channel = open_channel(self.host, tls=self._tls, authorities=self._authorities)
             self._methods = RivaSpeechRecognitionStub(self._channel)
         return self._methods
-
-    def _cannot(self, what: str) -> InvalidRequestError:
-        return InvalidRequestError(
-            f"The engine riva cannot {what}.",
-            fix="use another engine for this.",
-            host=self.host,
-            model=messages.ENGINE,
-        )
 
 
 def _pem(path: Path) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from orchestrator.client.catalog import ModelCard
 from orchestrator.client.engines import sarvam_failures as failures
 from orchestrator.client.engines import sarvam_messages as messages
 from orchestrator.client.engines.pace import Pace
+from orchestrator.client.engines.refusals import OutsideEngine
 from orchestrator.client.engines.sarvam_failures import Failure
 from orchestrator.client.retry import RetryPolicy
 from orchestrator.client.stream.codec import WireChunk
@@ -29,11 +30,10 @@ from orchestrator.client.triton import ServerStatus, closed_error
 from orchestrator.contract import SAMPLE_RATE_HZ, Task
 from orchestrator.diarization.base import Diarization, DiarizationOptions
 from orchestrator.engines import registry
-from orchestrator.engines.alignment.base import Alignment, AlignmentOptions
 from orchestrator.engines.base import LanguageGuess, Recognition, RecognitionOptions, Samples
 from orchestrator.engines.checks import primary_tag
 from orchestrator.engines.streaming import StreamUpdate
-from orchestrator.errors import ConfigurationError, InvalidRequestError, MessageTooLargeError, ServiceError
+from orchestrator.errors import ConfigurationError, MessageTooLargeError
 from orchestrator.settings_engines import SarvamSettings
 
 logger = logging.getLogger(__name__)
@@ -46,8 +46,10 @@ _SHORTEST: Final = SAMPLE_RATE_HZ // 10
 """Samples; less audio than that holds no word, and is not sent."""
 
 
-class SarvamTransport:
+class SarvamTransport(OutsideEngine):
     """`SpeechTransport` to Sarvam's service. Use it on one event loop."""
+
+    engine = messages.ENGINE
 
     def __init__(
         self,
@@ -165,22 +167,6 @@ class SarvamTransport:
         """
         raise self._cannot("tell speakers apart")
 
-    async def align(
-        self,
-        model: str,
-        samples: Samples,
-        words: Sequence[str],
-        options: AlignmentOptions,
-        *,
-        pcm16: bool = False,
-    ) -> Alignment:
-        """Not offered by the service.
-
-        Raises:
-            InvalidRequestError: always.
-        """
-        raise self._cannot("time words that are known")
-
     async def stream_chunk(
         self, model: str, chunk: WireChunk, *, version: str = "", timeout_s: float
     ) -> StreamUpdate:
@@ -282,11 +268,3 @@ class SarvamTransport:
             return response.status_code, response.headers, bytes(body)
         finally:
             await response.aclose()
-
-    def _cannot(self, what: str) -> ServiceError:
-        return InvalidRequestError(
-            f"The engine sarvam cannot {what}.",
-            fix="use another engine for this.",
-            host=self.host,
-            model=messages.ENGINE,
-        )
