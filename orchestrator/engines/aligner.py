@@ -49,9 +49,9 @@ def load(source: EngineSource) -> CtcAligner:
     """Load the weights in ``source.folder``: Moonshine's encoder with a head, a FastConformer, or wav2vec2.
 
     Raises:
-        ModelLoadError: they are missing, damaged, or of no kind that can align.
+        ModelLoadError: they are missing, damaged, or of no kind that can align; or the device is not there.
         MissingDependencyError: they need a library that is not installed.
-        ConfigurationError: an unknown option.
+        ConfigurationError: an unknown option, or no torch device.
     """
     options = options_in(source, EngineOptions, _NAME)
     found = _emission_source(source, options)
@@ -101,17 +101,15 @@ def _emission_source(source: EngineSource, options: EngineOptions) -> EmissionSo
 
         return MoonshineCtc(folder, source.threads)
     if {"config.json", "vocab.json"} <= names:
-        import torch
-
         from orchestrator.engines.alignment.wav2vec2_ctc import Wav2Vec2Ctc
+        from orchestrator.engines.torch_device import device_of
 
-        return Wav2Vec2Ctc(folder, torch.device(source.device), options.languages)
+        return Wav2Vec2Ctc(folder, device_of(source.device, _NAME), options.languages)
     if names & {"model.json", "model.safetensors", "model.nemo"}:
-        import torch
-
         from orchestrator.engines.alignment.fastconformer_ctc import FastConformerCtc
+        from orchestrator.engines.torch_device import device_of
 
-        return FastConformerCtc(folder, torch.device(source.device))
+        return FastConformerCtc(folder, device_of(source.device, _NAME))
     raise ModelLoadError(
         f"The folder {folder} holds no weights that can align.",
         fix="name a CTC or hybrid Parakeet checkpoint, or a wav2vec2 folder with config.json and vocab.json.",

@@ -21,7 +21,12 @@ from orchestrator.contract import SAMPLE_RATE_HZ
 from orchestrator.engines import EngineSource, load_aligner
 from orchestrator.engines.alignment.base import AlignmentOptions
 from orchestrator.engines.alignment.trellis import ANYTHING, spans
-from orchestrator.errors import InvalidRequestError, ModelLoadError, UnsupportedLanguageError
+from orchestrator.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    ModelLoadError,
+    UnsupportedLanguageError,
+)
 from orchestrator.progress import SilentProgress
 from tests.integration.talk import DIALOGUE
 
@@ -208,6 +213,19 @@ def test_weights_that_cannot_align_are_refused_with_the_fix(tmp_path: Path, wav2
         )
     with pytest.raises(ModelLoadError):
         load_aligner("aligner", EngineSource(damaged))
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "fastconformer"])
+def test_a_device_that_is_not_there_is_told_as_for_any_engine(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(kind)
+    with pytest.raises(ModelLoadError, match="device cuda:63 is not there") as absent:
+        load_aligner("aligner", EngineSource(folder, "cuda:63"))
+    with pytest.raises(ConfigurationError, match="no torch device 'gpu'") as unknown:
+        load_aligner("aligner", EngineSource(folder, "gpu"))
+    for caught in (absent.value, unknown.value):
+        assert (caught.model, bool(caught.fix)) == ("aligner", True)
 
 
 def test_a_served_aligner_times_the_words_of_an_engine_without_times(
