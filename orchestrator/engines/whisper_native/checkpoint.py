@@ -121,6 +121,8 @@ def _looks_like(files: Mapping[str, Path]) -> str:
         return "; it looks like one for CTranslate2 (engine whisper_ct2)"
     if any(name.startswith("ggml") or name.endswith(".gguf") for name in files):
         return "; it looks like one for whisper.cpp (engine whisper_cpp)"
+    if any(name.endswith((".plan", ".engine")) for name in files):
+        return ": these are TensorRT plans alone, which need the checkpoint that they were built from"
     if "pytorch_model.bin" in files:
         return ": its weights are pytorch_model.bin; save them once with safe_serialization"
     if any(name.endswith(".pt") for name in files):
