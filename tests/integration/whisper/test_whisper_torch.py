@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,58 +164,6 @@ def test_what_cannot_be_compiled_is_computed_without(
     assert "torch.compile failed, going on without: no compiler here" in caplog.text
     assert engine.recognize([speech])[0].text.startswith(TEXT)
     assert not (tmp_path / "kept").exists()
-
-
-_PROGRAM = """
-import json, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from torch._dynamo.utils import counters
-from orchestrator.audio import decode
-from orchestrator.engines.base import EngineSource, RecognitionOptions
-from orchestrator.engines import whisper_torch
-from orchestrator.runtime.demo import synthetic_dialogue
-options = dict(compile=True, beam_size=1, batch_size=1, max_tokens=12, compiled_folder=sys.argv[2])
-engine = whisper_torch.load(EngineSource(Path(sys.argv[1]), options=options))
-speech = decode(synthetic_dialogue()).samples[0][: 3 * 16_000]
-text = engine.recognize([speech], RecognitionOptions(language="en"))[0].text
-misses, hits = (counters["inductor"][f"fxgraph_cache_{name}"] for name in ("miss", "hit"))
-print(json.dumps([text, misses, hits, engine._torch.compiled]))
-"""
-
-
-@pytest.mark.timeout(900)
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
-def test_a_second_process_compiles_nothing_again(tmp_path: Path) -> None:
-    target = random_checkpoint(tmp_path / "weights", 1)
-    kept = tmp_path / "kept"
-
-    def start(name: str) -> list[Any]:
-        # Each with an empty cache of its own: only what was kept can help.
-        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / name), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", _PROGRAM, str(target), str(kept)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=400,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        answer: list[Any] = json.loads(done.stdout.splitlines()[-1])
-        return answer
-
-    text, misses, _, compiled = start("first")
-    assert compiled, "or it fell back to what is not compiled"
-    # One graph for all encoder layers, one for all decoder layers.
-    assert misses == 2
-    (file,) = kept.iterdir()
-    assert file.suffix == artifacts.SUFFIX
-    again, misses, hits, compiled = start("second")
-    assert compiled
-    assert (misses, hits) == (0, 2)
-    assert text == again
 
 
 def test_kept_code_that_is_damaged_or_not_ours_is_left_alone(
