@@ -209,13 +209,17 @@ def _filled(features: Tensor, size: int) -> Tensor:
 
 
 def _failures() -> tuple[type[BaseException], ...]:
-    """What a graph, a compiler or compiled code raises: missing compilers and full disks among it."""
+    """What a graph, a compiler or compiled code raises: missing compilers, full disks, and more batch sizes
+    than torch compiles a function for among it. Looked at where something was raised: the imports take
+    seconds."""
+    from torch._dynamo.exc import FailOnRecompileLimitHit
+
+    found: tuple[Any, ...] = (RuntimeError, ImportError, OSError, FailOnRecompileLimitHit)
     try:
         from triton.errors import TritonError
     except ImportError:
-        return (RuntimeError, ImportError, OSError)
-    failures: tuple[Any, ...] = (RuntimeError, ImportError, OSError, TritonError)
-    return failures
+        return found
+    return (*found, TritonError)
 
 
 def _failed(error: BaseException) -> InferenceError:

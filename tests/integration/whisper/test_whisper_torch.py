@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from orchestrator.audio import decode
 from orchestrator.engines import whisper_torch, whisper_trt
@@ -147,7 +148,9 @@ def test_without_tensorrt_the_fix_is_told(folder: Path) -> None:
     assert "tensorrt-cu13" in str(caught.value.fix)
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, FailOnRecompileLimitHit])
 def test_what_cannot_be_compiled_is_computed_without(
+    kind: type[Exception],
     folder: Path,
     speech: Samples,
     monkeypatch: pytest.MonkeyPatch,
@@ -155,7 +158,7 @@ def test_what_cannot_be_compiled_is_computed_without(
     tmp_path: Path,
 ) -> None:
     def refuse(*_: object, **__: object) -> Any:
-        raise RuntimeError("no compiler here")
+        raise kind("no compiler here")
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: refuse)
     options = {"compile": True, "beam_size": 1, "compiled_folder": str(tmp_path / "kept")}
