@@ -27,6 +27,7 @@ from tests.coldstart.fatbins import BINARIES
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(os.geteuid() != 0, reason="what the roles write belongs to root"),
     pytest.mark.skipif(
         importlib.util.find_spec("ensurepip") is None, reason="this Python makes no environments with pip"
@@ -34,6 +35,7 @@ pytestmark = [
 ]
 TARGETS = {"121": "sm_121a.fatbin", "90": "sm_90.fatbin"}
 """What the stand-in's nvcc makes of what it is asked for: that for 120 it forgets."""
+OTHERS = "OF_THE_SHELL"
 BACKEND = '''
 """Packs what it was asked for, as pywhispercpp's setup.py hands it to CMake: all of its environment."""
 import json, os, sys, sysconfig, zipfile
@@ -106,10 +108,6 @@ class Host:
         """Run a playbook: how much changed, what was printed."""
         values = self.folder / "vars.json"
         variables = {**self.variables, **given}
-        source = Path(variables["spark_speech_whisper_cpp_sdist"])
-        if source.is_file():
-            digest = hashlib.sha256(source.read_bytes()).hexdigest()
-            variables.setdefault("whisper_cpp_pinned", f"pywhispercpp==1.5.1 --hash=sha256:{digest}")
         values.write_text(json.dumps(variables))
         inventory = self.folder / "inventory.yml"
         inventory.write_text("sparks: {hosts: {spark: {ansible_connection: local}}}\n")
@@ -121,10 +119,11 @@ class Host:
                 "ANSIBLE_NOCOLOR": "1",
                 "ANSIBLE_HOME": str(self.folder / "ansible"),
                 "ANSIBLE_PIPELINING": "1",
+                OTHERS: "1",
             },
             capture_output=True,
             text=True,
-            timeout=250,
+            timeout=600,
         )
         assert (done.returncode == 0) is ok, done.stdout[-6000:] + done.stderr[-2000:]
         changed = re.search(r"changed=(\d+)", done.stdout)
@@ -145,6 +144,8 @@ def host(tmp_path: Path) -> Host:
     for name in ("cc", "c++", "cmake", "make", "nvcc"):
         (bin / name).write_text(NVCC.format(top=top) if name == "nvcc" else "#!/bin/sh\n")
         (bin / name).chmod(0o755)
+    source = sdist(tmp_path / "source.tar.gz")
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
     variables = {
         "ansible_become": False,
         "ansible_python_interpreter": sys.executable,
@@ -152,7 +153,8 @@ def host(tmp_path: Path) -> Host:
         "spark_speech_wheels_dir": str(tmp_path / "wheels"),
         "spark_speech_python": sys.executable,
         "spark_speech_whisper_cpp_path": str(bin),
-        "spark_speech_whisper_cpp_sdist": str(sdist(tmp_path / "source.tar.gz")),
+        "spark_speech_whisper_cpp_sdist": str(source),
+        "whisper_cpp_pinned": f"pywhispercpp==1.5.1 --hash=sha256:{digest}",
         "spark_speech_whisper_cpp_jobs": 3,
         "whisper_cpp_build_requirements": [],
     }
@@ -166,11 +168,12 @@ def test_the_wheel_is_built_once_with_the_options_that_were_asked_for(host: Host
     assert host.home == []
 
     # What an interrupted build left, on both sides.
-    left = host.folder / "home/.build-whisper-cpp/wheel/pywhispercpp-1.5.1+old.whl"
-    new = host.folder / "wheels/.new-spark/pywhispercpp-1.5.1+old.whl"
-    for path in (left, new):
-        path.parent.mkdir(parents=True)
-        path.touch()
+    for left in (
+        "home/.build-whisper-cpp/wheel/pywhispercpp-1.5.1+old.whl",
+        "wheels/.new-spark/unpacked/old",
+    ):
+        (host.folder / left).parent.mkdir(parents=True)
+        (host.folder / left).touch()
     host.build()
     (wheel,) = host.wheels
     assert re.match(r"pywhispercpp-1\.5\.1\+cuda121\.nvcc13\.0\.88\.c[0-9a-f]{8}-cp3", wheel.name)
@@ -179,7 +182,7 @@ def test_the_wheel_is_built_once_with_the_options_that_were_asked_for(host: Host
     cuda = {"GGML_CUDA": "1", "CMAKE_CUDA_ARCHITECTURES": "121", "CUDACXX": f"{host.folder}/bin/nvcc"}
     own = {"BUILD_SHARED_LIBS": "OFF", "CMAKE_BUILD_PARALLEL_LEVEL": "3"}
     assert asked.items() >= (cuda | own | {"CMAKE_BUILD_RPATH": f"{host.folder}/cuda/lib64"}).items()
-    assert "USER" not in asked, "what the shell has is no option of CMake's"
+    assert OTHERS not in asked, "what the shell has is no option of CMake's"
 
     before = wheel.stat()
     changed, text = host.build()
@@ -213,6 +216,15 @@ def test_what_cannot_be_built_is_told_before_anything_is_written(
     assert reason in host.build(ok=False, **given)[1]
     assert host.wheels == []
     assert host.home == []
+
+
+def test_another_source_than_the_pinned_one_is_refused(host: Host) -> None:
+    del host.variables["whisper_cpp_pinned"]
+    pinned = (resources.compose() / "requirements.txt").read_text(encoding="utf-8")
+    version = re.search(r"^pywhispercpp==(\S+)", pinned, re.MULTILINE)
+    assert version is not None
+    assert f"is not the source distribution of pywhispercpp {version[1]}." in host.build(ok=False)[1]
+    assert host.wheels == []
 
 
 def wheel_of(folder: Path, name: str, version: str, files: dict[str, str], about: str = "") -> Path:
