@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import platform
 import shutil
 import subprocess
@@ -71,6 +72,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield check_libpython()
     yield check_packages()
     yield check_torch_pair()
+    yield check_byte_code()
     yield check_triton(home)
     yield check_release(home)
     yield check_free_ports(settings)
@@ -121,6 +123,26 @@ def check_torch_pair(version_of: Callable[[str], str] = importlib.metadata.versi
         Level.FAIL,
         f"torchaudio {torchaudio} does not fit torch {torch}",
         f"install torchaudio {'.'.join(torch.split('.')[:2])} of the same CUDA build as torch",
+    )
+
+
+def check_byte_code(package: str = "torch") -> Check:
+    """Whether Python kept what it compiled of the largest package; ``uv`` installs sources alone.
+
+    The server's processes write none, so that each of their starts would compile it again: 2 s for
+    ``import torch``.
+    """
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        return Check("byte code", Level.OK, f"{package} is not installed")
+    if Path(importlib.util.cache_from_source(found.origin)).exists():
+        return Check("byte code", Level.OK, "kept beside the packages")
+    packages = Path(found.origin).parents[1]
+    return Check(
+        "byte code",
+        Level.WARN,
+        f"there is none of {package}: each start of the server compiles its sources, which takes seconds",
+        f"{sys.executable} -m compileall -q -j 0 {packages}",
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -59,6 +61,20 @@ def test_missing_packages_are_named() -> None:
     assert found.level is Level.WARN
     assert found.message == "not installed: nemo-toolkit, pyannote.audio, torchaudio"
     assert "spark-speech[serve]" in (found.fix or "")
+
+
+def test_packages_without_byte_code_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "packages" / "heavy"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    found = doctor.check_byte_code("heavy")
+    assert found.level == "warn"
+    assert found.fix is not None
+    subprocess.run(found.fix.split(), check=True, timeout=60)
+    assert doctor.check_byte_code("heavy").level == "ok"
+    assert doctor.check_byte_code("nothing_of_this_name").level == "ok"
 
 
 def test_a_missing_libpython_fails_with_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

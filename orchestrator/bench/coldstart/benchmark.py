@@ -15,11 +15,12 @@ from orchestrator.bench.coldstart.states import CacheState, packages, prepare
 from orchestrator.bench.fresh import stages_of
 from orchestrator.bench.report import Report, Row, machine, shown, versions
 from orchestrator.engines import spec
-from orchestrator.errors import DiskFullError
+from orchestrator.errors import DiskFullError, ModelLoadError
 from orchestrator.progress import ProgressReporter, SilentProgress
 from orchestrator.runtime.demo import synthetic_dialogue
 
 _PROBE: Final = "orchestrator.bench.coldstart.probe"
+_SLOWER: Final = "slower"
 Bars = list[tuple[str, Mapping[str, float]]]
 
 
@@ -59,8 +60,11 @@ def run(
     Returns:
         The table, and the stages of each row for the plot.
 
+    An engine that does not start with CUDA_FORCE_PTX_JIT=1, as one without PTX cannot, is told as that: it is
+    what the state is there to show.
+
     Raises:
-        ModelLoadError: an engine did not start.
+        ModelLoadError: an engine did not start in another state.
         DiskFullError: the history cannot be written.
     """
     states = states_for(device)
@@ -73,17 +77,27 @@ def run(
     rows: list[Row] = []
     bars: Bars = []
     starts: list[history.Start] = []
+    failures: list[str] = []
     done = 0
     for engine, folder in folders.items():
         for state, name, chosen in plan:
+            label = f"{state}, {name}" if name else str(state)
             runs = []
-            for _ in range(repeats):
-                runs.append(_one(engine, folder, state, device, seconds, cache, chosen))
-                done += 1
+            try:
+                for _ in range(repeats):
+                    runs.append(_one(engine, folder, state, device, seconds, cache, chosen))
+                    done += 1
+                    task.update(completed=done)
+            except ModelLoadError as error:
+                if state is not CacheState.FORCED:
+                    raise
+                done += repeats - len(runs)
                 task.update(completed=done)
+                rows.append(_stopped(engine, label))
+                failures.append(f"{engine}, {label}: {error.message}")
+                continue
             stages = {stage: statistics.median(one[stage] for one in runs) for stage in (*STAGES, STEADY)}
             total = statistics.median(sum(one[stage] for stage in STAGES) for one in runs)
-            label = f"{state}, {name}" if name else str(state)
             start = history.Start(engine, device, label + _described(chosen), machine(), total)
             starts.append(start)
             rows.append(_row(start, label, stages, history.earlier_s(start, earlier)))
@@ -102,7 +116,7 @@ def run(
         f" --device {device} --repeats {repeats}"
         + "".join(f" --option {key}={json.dumps(value)}" for key, value in given.items()),
         rows=rows,
-        notes=_notes(rows, repeats, seconds),
+        notes=(*_notes(rows, repeats, seconds), *failures),
         versions=versions(sorted(packaged)),
     )
     return report, bars
@@ -145,8 +159,14 @@ def _row(start: history.Start, caches: str, stages: Mapping[str, float], before_
         "total_s": start.total_s,
         "steady_s": stages[STEADY],
         "before_s": before_s,
-        "regression": "slower" if regression else "",
+        "regression": _SLOWER if regression else "",
     }
+
+
+def _stopped(engine: str, caches: str) -> Row:
+    """The row of an engine that did not start."""
+    figures = (*(f"{stage}_s" for stage in STAGES), "total_s", "steady_s", "before_s")
+    return {"engine": engine, "caches": caches, **dict.fromkeys(figures), "regression": "does not start"}
 
 
 def _notes(rows: Sequence[Row], repeats: int, seconds: float) -> tuple[str, ...]:
@@ -159,6 +179,6 @@ def _notes(rows: Sequence[Row], repeats: int, seconds: float) -> tuple[str, ...]
         f"Regression: {row['engine']}, {row['caches']}: {shown(row['total_s'])} s,"
         f" before {shown(row['before_s'])} s"
         for row in rows
-        if row["regression"]
+        if row["regression"] == _SLOWER
     ]
     return tuple(notes)
