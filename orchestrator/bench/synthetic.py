@@ -27,6 +27,7 @@ from orchestrator.engines.fastconformer.heads import TransducerHead
 from orchestrator.engines.fastconformer.network import FastConformer
 from orchestrator.engines.fastconformer.tokens import Tokens, punctuation
 from orchestrator.engines.mel import mel_filters
+from orchestrator.engines.torch_device import device_of
 from orchestrator.errors import ModelLoadError
 
 Shape = Literal["0.6b", "tiny"]
@@ -101,10 +102,11 @@ def write(
         What it does find.
 
     Raises:
-        ModelLoadError: no bias gives that rate.
+        ConfigurationError: there is no such kind of device.
+        ModelLoadError: no bias gives that rate, or the device is not in this machine.
         ArtifactError: the files cannot be written.
     """
-    device = torch.device(device)
+    device = device_of(str(device), "parakeet")
     config = _SHAPES[shape]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.inference_mode():
         torch.manual_seed(seed)

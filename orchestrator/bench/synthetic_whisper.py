@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from orchestrator.engines.torch_device import device_of
 from orchestrator.engines.whisper.languages import CODES
 from orchestrator.engines.whisper_native.checkpoint import CONFIG, FIELDS, WEIGHTS, WhisperShape
 from orchestrator.engines.whisper_native.network import Norm, Whisper
@@ -58,10 +59,14 @@ def write(
         seed: of the weights.
         device: where they are made; a GPU takes seconds for the large shape.
         precision: of the stored weights.
+
+    Raises:
+        ConfigurationError: there is no such kind of device.
+        ModelLoadError: it is not in this machine.
     """
     sizes = SHAPES[shape] if isinstance(shape, str) else shape
+    device = device_of(str(device), "whisper")
     folder.mkdir(parents=True, exist_ok=True)
-    device = torch.device(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.inference_mode():
         torch.manual_seed(seed)
         with device:

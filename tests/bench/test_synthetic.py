@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from orchestrator.bench import synthetic
+from orchestrator.bench import synthetic, synthetic_whisper
 from orchestrator.engines.base import EngineSource
 from orchestrator.engines.fastconformer import artifact
 from orchestrator.engines.parakeet import load
+from orchestrator.errors import ConfigurationError, ModelLoadError
 
 torch.set_num_threads(1)
 
@@ -34,6 +36,17 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
     assert a == b
     assert a != c
+
+
+@pytest.mark.parametrize("write", [synthetic.write, synthetic_whisper.write])
+def test_a_device_that_is_not_there_is_told_and_nothing_is_written(
+    tmp_path: Path, write: Callable[..., object]
+) -> None:
+    with pytest.raises(ModelLoadError, match="device cuda:63 is not there"):
+        write(tmp_path / "weights", shape="tiny", device="cuda:63")
+    with pytest.raises(ConfigurationError, match="no torch device 'gpu'"):
+        write(tmp_path / "weights", shape="tiny", device="gpu")
+    assert not (tmp_path / "weights").exists()
 
 
 def test_one_in_three_of_the_pieces_opens_a_word_and_none_is_there_twice() -> None:
