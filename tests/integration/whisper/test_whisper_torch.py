@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import shutil
@@ -141,7 +142,7 @@ def test_damaged_weights_are_refused(folder: Path, tmp_path: Path, damage: str) 
         whisper_torch.load(EngineSource(target))
 
 
-@pytest.mark.skipif(shutil.which("trtexec") is not None, reason="TensorRT is installed here")
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed here")
 def test_without_tensorrt_the_fix_is_told(folder: Path) -> None:
     with pytest.raises(MissingDependencyError, match="needs TensorRT on the target") as caught:
         whisper_trt.load(EngineSource(folder, "cuda"))
