@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -103,6 +104,10 @@ def coldstart(
     from orchestrator.bench.coldstart import benchmark as bench
     from orchestrator.progress import RichProgress
 
+    if plot is not None and not plot.expanduser().parent.is_dir():
+        raise ConfigurationError(
+            f"there is no folder for the plot {plot}", fix="name a file in a folder that is there", path=plot
+        )
     home = settings_of(ctx).paths.home
     chosen = dict(_named_json(pair, "--option") for pair in options or [])
     others = dict(_named_json(pair, "--compare") for pair in compare or [])
@@ -127,14 +132,26 @@ def coldstart(
             kept=home / "bench" / "coldstart.jsonl",
             options=chosen,
             compare=others,
-            weights=" ".join(f"--synthetic {pair}" for pair in synthetic or []) or None,
+            command=_again(ctx),
             progress=progress,
         )
+    show(report, as_json=as_json)
     if plot is not None:
         from orchestrator.bench.coldstart.plot import draw
 
         draw(bars, f"{report.title}; {report.machine}", plot.expanduser())
-    show(report, as_json=as_json)
+
+
+def _again(ctx: typer.Context) -> str:
+    """The command as it was given, options left at their defaults left out."""
+    words = [ctx.command_path]
+    for parameter in ctx.command.params:
+        value = ctx.params.get(parameter.name or "")
+        if value is None or value == parameter.default or parameter.name == "as_json":
+            continue
+        for one in value if isinstance(value, list | tuple) else [value]:
+            words += [parameter.opts[0], shlex.quote(str(one))]
+    return " ".join(words)
 
 
 def _named_json(pair: str, option: str) -> tuple[str, Any]:

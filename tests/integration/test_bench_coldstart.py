@@ -38,7 +38,7 @@ def test_every_state_is_measured_drawn_kept_and_compared(
     home = tmp_path / "home"
     monkeypatch.setenv("SPARK_SPEECH__PATHS__HOME", str(home))
     # The whole environment is not this test's to drop from memory.
-    monkeypatch.setattr("orchestrator.bench.coldstart.benchmark.packages", lambda: folder)
+    monkeypatch.setattr("orchestrator.bench.coldstart.benchmark.packages", lambda: (folder,))
     plot = tmp_path / "plot.png"
     options = ["--folder", f"parakeet={folder}", "--repeats", "1", "--seconds", "2"]
     code, data = bench(capsys, *options, "--plot", str(plot))
@@ -50,6 +50,9 @@ def test_every_state_is_measured_drawn_kept_and_compared(
         assert row["total_s"] == pytest.approx(sum(row[f"{stage}_s"] for stage in STAGES))
         assert row["steady_s"] > 0
         assert row["before_s"] is None
+    assert data["command"] == (
+        f"spark-speech bench coldstart --folder parakeet={folder} --repeats 1 --seconds 2.0 --plot {plot}"
+    )
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert not plot.with_name("plot.png.part").exists()
 
@@ -69,6 +72,8 @@ def test_mistakes_are_told(
     assert (code, data["error"]) == (2, "ConfigurationError")
     code, data = bench(capsys, "--folder", "parakit=x")
     assert "did you mean 'parakeet'" in data["message"]
+    code, data = bench(capsys, "--plot", str(tmp_path / "nowhere" / "plot.png"))
+    assert (code, "no folder for the plot" in data["message"]) == (2, True)
     code, data = bench(capsys, "--engines", "moonshine")
     assert data["error"] == "ReleaseNotFoundError"
     code, data = bench(capsys, "--folder", f"parakeet={tmp_path / 'nothing'}", "--repeats", "1")

@@ -39,7 +39,7 @@ def run(
     kept: Path,
     options: Mapping[str, Any] | None = None,
     compare: Mapping[str, Mapping[str, Any]] | None = None,
-    weights: str | None = None,
+    command: str | None = None,
     progress: ProgressReporter | None = None,
 ) -> tuple[Report, Bars]:
     """Measure.
@@ -54,7 +54,7 @@ def run(
         options: of the engines, beside their own defaults.
         compare: further options by a name; with each, every engine is started once more from warm memory,
             to set its steady time against theirs.
-        weights: how the command line named other weights than a release's.
+        command: what measures it again, where it was not this function.
         progress: where to say how far it is.
 
     Returns:
@@ -98,7 +98,8 @@ def run(
                 continue
             stages = {stage: statistics.median(one[stage] for one in runs) for stage in (*STAGES, STEADY)}
             total = statistics.median(sum(one[stage] for stage in STAGES) for one in runs)
-            start = history.Start(engine, device, label + _described(chosen), machine(), total)
+            same = f"{label}{_described(chosen)}, {seconds:g} s, {_size(folder)} bytes"
+            start = history.Start(engine, device, same, machine(), total)
             starts.append(start)
             rows.append(_row(start, label, stages, history.earlier_s(start, earlier)))
             bars.append((f"{engine}, {label}", stages))
@@ -112,9 +113,7 @@ def run(
     packaged = {package for engine in folders for package in spec(engine).distributions}
     report = Report(
         title=f"From the start of a process to its first result, {device}",
-        command=f"spark-speech bench coldstart {weights or '--engines ' + ','.join(folders)}"
-        f" --device {device} --repeats {repeats}"
-        + "".join(f" --option {key}={json.dumps(value)}" for key, value in given.items()),
+        command=command or f"spark-speech bench coldstart --engines {','.join(folders)} --device {device}",
         rows=rows,
         notes=(*_notes(rows, repeats, seconds), *failures),
         versions=versions(sorted(packaged)),
@@ -131,7 +130,7 @@ def _one(
     cache: Path,
     options: Mapping[str, Any],
 ) -> dict[str, float]:
-    environment = prepare(state, cache / engine, (folder, packages()))
+    environment = prepare(state, cache / engine, (folder, *packages()))
     task = Task(
         started=0.0,
         engine=engine,
@@ -143,6 +142,11 @@ def _one(
     )
     task["started"] = time.monotonic()
     return stages_of(_PROBE, task, environment, model=engine, folder=folder)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of an engine's files: other weights of an engine are another thing to compare."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _described(options: Mapping[str, Any]) -> str:

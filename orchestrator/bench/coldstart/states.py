@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -38,16 +39,17 @@ def prepare(state: CacheState, cache: Path, files: Iterable[Path]) -> dict[str, 
         shutil.rmtree(cache, ignore_errors=True)
     cache.mkdir(parents=True, exist_ok=True)
     if state in (CacheState.COLD, CacheState.DISK):
-        forget(files)
+        os.sync()  # what was written just now stays in memory until it is on disk
+        forget((*files, cache))
     environment = {**os.environ, **cuda_environment(cache)}
     if state is CacheState.FORCED:
         environment["CUDA_FORCE_PTX_JIT"] = "1"
     return environment
 
 
-def packages() -> Path:
-    """This Python's packages, which every start reads."""
-    return Path(sys.prefix) / "lib"
+def packages() -> tuple[Path, ...]:
+    """This Python's packages and its standard library, which every start reads."""
+    return Path(sys.prefix) / "lib", Path(sysconfig.get_path("stdlib"))
 
 
 def forget(folders: Iterable[Path]) -> int:

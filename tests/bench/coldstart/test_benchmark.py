@@ -28,7 +28,7 @@ def starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, fails_when: tuple
         return dict.fromkeys((*STAGES, STEADY), 1.0)
 
     monkeypatch.setattr(benchmark, "stages_of", stages_of)
-    monkeypatch.setattr(benchmark, "packages", lambda: tmp_path / "packages")
+    monkeypatch.setattr(benchmark, "packages", lambda: (tmp_path / "packages",))
 
 
 def run(tmp_path: Path, **more: Any) -> tuple[Report, benchmark.Bars]:
@@ -63,3 +63,16 @@ def test_any_other_start_that_fails_ends_it(tmp_path: Path, monkeypatch: pytest.
     starts(monkeypatch, tmp_path, fails_when=("CUDA_FORCE_PTX_JIT", "0"))
     with pytest.raises(ModelLoadError, match="no kernel image"):
         run(tmp_path)
+
+
+def test_other_weights_and_lengths_are_compared_with_their_own_kind_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts(monkeypatch, tmp_path, fails_when=("CUDA_FORCE_PTX_JIT", "never"))
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "weights").write_bytes(b"small")
+    run(tmp_path)
+    assert {row["before_s"] for row in run(tmp_path)[0].rows} == {5.0}
+    (model / "weights").write_bytes(b"larger weights")
+    assert {row["before_s"] for row in run(tmp_path)[0].rows} == {None}

@@ -24,7 +24,7 @@ def test_only_a_cold_start_loses_compiled_code_and_only_a_warm_one_keeps_files_i
     monkeypatch.setattr(states, "forget", dropped.extend)
     environment = prepare(state, cache, [tmp_path])
     assert (cache / "cuda" / "kernel").exists() == (state is not CacheState.COLD)
-    assert dropped == ([tmp_path] if state in (CacheState.COLD, CacheState.DISK) else [])
+    assert dropped == ([tmp_path, cache] if state in (CacheState.COLD, CacheState.DISK) else [])
     assert environment["CUDA_CACHE_PATH"].startswith(str(cache))
     assert bool(policy_violations(environment)) == (state is CacheState.FORCED)
     assert environment["PATH"] == os.environ["PATH"]
