@@ -71,6 +71,10 @@ class Layout:
         """What goes with each Docker image, by digest."""
         return self.home / "images"
 
+    def runtime_of(self, digest: str) -> str:
+        """What runs the environment or image of this digest: ``systemd`` or ``container``."""
+        return "container" if (self.images / digest).is_dir() else "systemd"
+
     @property
     def gpu_cache(self) -> Path:
         """Compiled GPU code, by the digest of the environment or image."""

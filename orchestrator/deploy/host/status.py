@@ -32,7 +32,10 @@ def status(machine: Machine) -> dict[str, Any]:
         "slots": found,
         "front": front,
         "known_good": None if state.known_good is None else asdict(state.known_good),
-        "history": [asdict(entry) for entry in state.history],
+        "history": [
+            {**asdict(entry), "runtime": machine.layout.runtime_of(entry.environment)}
+            for entry in state.history
+        ],
         "transaction": None if state.transaction is None else asdict(state.transaction),
         "lock": None if lock is None else {**lock.to_dict(), "expired": lock.expires <= machine.now()},
         "current": current,

@@ -63,6 +63,11 @@ def test_a_rollout_by_its_verbs(program: Program) -> None:
     assert status["front"]["backends"]["triton"]["blue"] == {"admin": "ready", "up": True}
     assert status["slots"]["blue"]["release"] == RELEASE
     assert status["slots"]["green"]["release"] is None
+    # What ran it, a rollback must know: an environment, until there is an image of that digest.
+    assert [entry["runtime"] for entry in status["history"]] == ["systemd"]
+    digest = status["history"][0]["environment"]
+    (program.home / "images" / digest).mkdir(parents=True)
+    assert [entry["runtime"] for entry in program("status")[1]["history"]] == ["container"]
     pruned = program("prune")[1]
     assert pruned.pop("changed") is False
     assert set(map(tuple, pruned.values())) == {()}

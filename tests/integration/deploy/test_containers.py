@@ -210,3 +210,19 @@ def test_a_new_release_and_back_and_nobody_notices(fleet: Fleet, releases: Relea
         fleet.rollback()
         assert_serves(fleet, old)
     assert failures == []
+
+
+def test_the_runtime_changes_and_a_rollback_changes_it_back(fleet: Fleet, releases: Releases) -> None:
+    old, new = release(releases, 1), release(releases, 2)
+    fleet.write(spark_speech_runtime="systemd", spark_speech_wheel="")
+    try:
+        with used(fleet.hosts[0]) as failures:
+            assert fleet.deploy(new).data["outcome"] == "done"
+            assert_serves(fleet, new, contained=False)
+            fleet.rollback()
+            assert_serves(fleet, old)
+            fleet.rollback(new)
+            assert_serves(fleet, new, contained=False)
+        assert failures == []
+    finally:
+        fleet.write()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.integration.deploy.conftest import MakeBed, slow
-from tests.integration.deploy.fleet import Fleet
+from tests.integration.deploy.fleet import Fleet, rows
 from tests.integration.deploy.load import Load
 from tests.integration.deploy.releases import Releases
 
@@ -33,6 +33,30 @@ def test_all_hosts_serve_the_same(fleet: Fleet, releases: Releases) -> None:
     assert status["verdict"] == "healthy"
     assert status["mixed"] is False
     assert {host["release"] for host in status["hosts"].values()} == {releases.good(1).id}
+
+
+def test_a_second_deploy_changes_and_restarts_nothing_anywhere(fleet: Fleet, releases: Releases) -> None:
+    before = [(fleet.state(host), fleet.pids(host)) for host in fleet.hosts]
+    again = fleet.deploy(releases.good(1).id)
+    assert again.data["outcome"] == "unchanged"
+    assert {row["changed"] for row in rows(again).values()} == {0}
+    assert [(fleet.state(host), fleet.pids(host)) for host in fleet.hosts] == before
+
+
+def test_the_one_host_that_differs_is_brought_back_alone(fleet: Fleet, releases: Releases) -> None:
+    first, second, third = fleet.hosts
+    kept = [fleet.pids(host) for host in (first, third)]
+    unit = second.path("/etc/systemd/system/spark-speech-gateway@.service")
+    whole = unit.read_text(encoding="utf-8")
+    unit.write_text(whole + "# changed by hand\n", encoding="utf-8")
+    again = fleet.deploy(releases.good(1).id)
+    assert again.data["outcome"] == "done"
+    changed = {name: row["changed"] for name, row in rows(again).items()}
+    assert changed[second.name] > 0
+    assert (changed[first.name], changed[third.name]) == (0, 0)
+    assert unit.read_text(encoding="utf-8") == whole
+    assert [fleet.pids(host) for host in (first, third)] == kept
+    fleet.assert_serves(releases.good(1).id)
 
 
 def test_broken_on_the_second_host_all_go_back(fleet: Fleet, releases: Releases) -> None:
