@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 SCRATCH = "spark-speech-gateway-"
 NOWHERE = "127.0.0.1:9"
@@ -41,6 +45,14 @@ class Running:
     @property
     def uploads(self) -> list[Path]:
         return [upload for folder in self.scratch for upload in folder.iterdir()]
+
+    def until_streaming(self, timeout_s: float = 60) -> None:
+        """Wait until a live stream is open: one that only was sent may still be refused."""
+        opened = re.compile(r"^spark_speech_gateway_streams [1-9]", re.MULTILINE)
+        end = time.monotonic() + timeout_s
+        while not opened.search(httpx.get(f"{self.url}/metrics").text):
+            assert time.monotonic() < end, f"no live stream within {timeout_s:g} s"
+            time.sleep(0.05)
 
     def stop(self, timeout_s: float = 20) -> int:
         self.process.send_signal(signal.SIGTERM)

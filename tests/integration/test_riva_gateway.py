@@ -386,6 +386,7 @@ def test_running_streams_finish_when_the_gateway_stops(triton: Any, talk: Talk, 
             for begin in range(0, len(data), 6400):
                 yield data[begin : begin + 6400]
                 if begin > len(data) // 2 and not stopped:
+                    gateway.until_streaming()
                     stopped.append(gateway.process.send_signal(signal.SIGTERM))
                     time.sleep(0.5)
 
@@ -409,6 +410,7 @@ def test_streams_that_do_not_finish_are_told(triton: Any, tmp_path: Path) -> Non
                 yield bytes(6400)
                 time.sleep(0.2)
                 if number == 3:
+                    gateway.until_streaming()
                     gateway.process.send_signal(signal.SIGTERM)
 
         given = pb.RecognitionConfig(encoding=1, sample_rate_hertz=16_000)
