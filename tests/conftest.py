@@ -10,7 +10,8 @@ import io
 import os
 import signal
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,16 +117,7 @@ def default_server(
     default_home: Path, default_release: Release, tritonserver: TritonInstall
 ) -> Iterator[TritonServer]:
     """A running tritonserver with the default release; tests must leave it running."""
-    from orchestrator.runtime.server import TritonServer
-
-    with TritonServer(
-        default_release.model_repository,
-        default_release.models,
-        triton=tritonserver,
-        home=default_home,
-        settings=free_server_settings(),
-        release=default_release.id,
-    ) as server:
+    with server_of(default_release, default_home, tritonserver) as server:
         yield server
 
 
@@ -133,6 +125,25 @@ def default_server(
 def server_settings() -> ServerSettings:
     """Free ports, and times that end a broken test soon."""
     return free_server_settings()
+
+
+@contextmanager
+def server_of(
+    release: Release, home: Path, triton: TritonInstall, environment: Mapping[str, str] | None = None
+) -> Iterator[TritonServer]:
+    """A running server with ``release``, on free ports."""
+    from orchestrator.runtime.server import TritonServer
+
+    with TritonServer(
+        release.model_repository,
+        release.models,
+        triton=triton,
+        home=home,
+        settings=free_server_settings(),
+        release=release.id,
+        environment=environment,
+    ) as server:
+        yield server
 
 
 def free_server_settings() -> ServerSettings:

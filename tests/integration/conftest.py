@@ -23,20 +23,12 @@ def triton(
     from orchestrator.repository.builder import Builder
     from orchestrator.repository.plan import make_plan
     from orchestrator.repository.validate import machine
-    from orchestrator.runtime.server import TritonServer
-    from tests.conftest import free_server_settings
+    from tests.conftest import server_of
 
     home = make_home(tmp_path_factory.mktemp("live") / "home")
     plan = make_plan(MODELS, target="aarch64" if machine() == "aarch64" else "x86_64")
     release = Builder(home=home, models=resources.model_repository()).build(plan).release
-    with TritonServer(
-        release.model_repository,
-        release.models,
-        triton=tritonserver,
-        home=home,
-        settings=free_server_settings(),
-        release=release.id,
-    ) as server:
+    with server_of(release, home, tritonserver) as server:
         yield server
         assert server.state.process() is not None, "it must have lived through all tests"
 

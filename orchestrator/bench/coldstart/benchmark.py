@@ -37,9 +37,9 @@ def run(
     seconds: float,
     cache: Path,
     kept: Path,
+    command: str,
     options: Mapping[str, Any] | None = None,
     compare: Mapping[str, Mapping[str, Any]] | None = None,
-    command: str | None = None,
     progress: ProgressReporter | None = None,
 ) -> tuple[Report, Bars]:
     """Measure.
@@ -51,10 +51,10 @@ def run(
         seconds: length of the recording.
         cache: a folder for compiled code, emptied for cold starts: not a server's.
         kept: the file of earlier runs; this one is added.
+        command: what measures it again.
         options: of the engines, beside their own defaults.
         compare: further options by a name; with each, every engine is started once more from warm memory,
             to set its steady time against theirs.
-        command: what measures it again, where it was not this function.
         progress: where to say how far it is.
 
     Returns:
@@ -80,6 +80,7 @@ def run(
     failures: list[str] = []
     done = 0
     for engine, folder in folders.items():
+        weights = f"{_size(folder)} bytes"
         for state, name, chosen in plan:
             label = f"{state}, {name}" if name else str(state)
             runs = []
@@ -98,7 +99,7 @@ def run(
                 continue
             stages = {stage: statistics.median(one[stage] for one in runs) for stage in (*STAGES, STEADY)}
             total = statistics.median(sum(one[stage] for stage in STAGES) for one in runs)
-            same = f"{label}{_described(chosen)}, {seconds:g} s, {_size(folder)} bytes"
+            same = f"{label}{_described(chosen)}, {seconds:g} s, {weights}"
             start = history.Start(engine, device, same, machine(), total)
             starts.append(start)
             rows.append(_row(start, label, stages, history.earlier_s(start, earlier)))
@@ -113,7 +114,7 @@ def run(
     packaged = {package for engine in folders for package in spec(engine).distributions}
     report = Report(
         title=f"From the start of a process to its first result, {device}",
-        command=command or f"spark-speech bench coldstart --engines {','.join(folders)} --device {device}",
+        command=command,
         rows=rows,
         notes=(*_notes(rows, repeats, seconds), *failures),
         versions=versions(sorted(packaged)),

@@ -39,6 +39,7 @@ def run(tmp_path: Path, **more: Any) -> tuple[Report, benchmark.Bars]:
         seconds=1.0,
         cache=tmp_path / "cache",
         kept=tmp_path / "kept.jsonl",
+        command="measure it again",
         **more,
     )
 

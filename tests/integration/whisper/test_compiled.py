@@ -25,8 +25,9 @@ from orchestrator.contract import SAMPLE_RATE_HZ
 from orchestrator.engines.whisper_native import artifacts
 from orchestrator.runtime.demo import synthetic_dialogue
 from orchestrator.settings_engines import WhisperSettings
+from tests.conftest import server_of
 from tests.integration.whisper.checkpoints import random_checkpoint
-from tests.integration.whisper.serving import MakeHome, build, server_of
+from tests.integration.whisper.serving import MakeHome, build
 
 pytestmark = [
     pytest.mark.integration,

@@ -21,9 +21,9 @@ from orchestrator.repository.loadcheck import server_load_check
 from orchestrator.repository.release import ReleaseStore
 from orchestrator.runtime.demo import synthetic_dialogue
 from orchestrator.settings_engines import WhisperSettings
-from tests.conftest import free_server_settings
+from tests.conftest import free_server_settings, server_of
 from tests.engines.whisper.tiny import Tiny
-from tests.integration.whisper.serving import MakeHome, build, server_of
+from tests.integration.whisper.serving import MakeHome, build
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 SETTINGS = WhisperSettings(beam_size=2, batch_size=2, threads=1)
