@@ -70,6 +70,8 @@ class Page:
     socket: ClientConnection
     requests: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    _downloads: dict[str, str] = field(default_factory=dict)  # the file's name by the download's id
+    _saved: set[str] = field(default_factory=set)  # names of files that are whole
     _next: int = 0
 
     def call(self, method: str, **params: Any) -> Any:
@@ -97,6 +99,10 @@ class Page:
                 self.faults.append(json.dumps(params["exceptionDetails"]))
             case "Log.entryAdded" if params["entry"]["level"] == "error":
                 self.faults.append(params["entry"]["text"])
+            case "Page.downloadWillBegin":
+                self._downloads[params["guid"]] = params["suggestedFilename"]
+            case "Page.downloadProgress" if params["state"] == "completed":
+                self._saved.add(self._downloads[params["guid"]])
             case _:
                 pass
 
@@ -184,6 +190,15 @@ class Page:
         """Where downloads go."""
         folder.mkdir(exist_ok=True)
         self.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
+    def saved(self, path: Path) -> str:
+        """The text of a download, once it is whole: its name is there before its bytes are."""
+        until = time.monotonic() + LIMIT_S
+        while path.name not in self._saved:
+            assert time.monotonic() < until, f"{path.name} was not saved, but {sorted(self._saved)}"
+            time.sleep(0.05)
+            self.js("true")  # events come with answers
+        return path.read_text()
 
 
 @dataclass

@@ -207,7 +207,7 @@ def test_speakers_can_be_given_names(page: Page, gateway: Running, wav: Path, tm
     assert set(names) == {"Anna", "Speaker 2"}
     page.downloads(tmp_path)
     page.click("#reader-player [data-format=txt]")
-    assert "Anna: hello" in saved(tmp_path / "dialogue.txt")
+    assert "Anna: hello" in page.saved(tmp_path / "dialogue.txt")
 
 
 def test_saved_files_can_be_read_by_others(page: Page, gateway: Running, wav: Path, tmp_path: Path) -> None:
@@ -216,24 +216,16 @@ def test_saved_files_can_be_read_by_others(page: Page, gateway: Running, wav: Pa
     for form in ("srt", "vtt", "txt", "json"):
         page.click(f"#reader-player [data-format={form}]")
     plain = said(page, "reader-script").split()
-    subtitles = list(srt.parse(saved(tmp_path / "dialogue.srt")))
+    subtitles = list(srt.parse(page.saved(tmp_path / "dialogue.srt")))
     assert " ".join(cue.content.partition(": ")[2] for cue in subtitles).split() == plain
     assert all(cue.start < cue.end <= later.start for cue, later in pairwise(subtitles))
-    saved(tmp_path / "dialogue.vtt")
+    page.saved(tmp_path / "dialogue.vtt")
     cues = webvtt.read(str(tmp_path / "dialogue.vtt"))
     assert " ".join(cue.text for cue in cues).split() == plain
     assert {cue.voice for cue in cues} == {"Speaker 1", "Speaker 2"}
-    transcript = json.loads(saved(tmp_path / "dialogue.json"))
+    transcript = json.loads(page.saved(tmp_path / "dialogue.json"))
     assert [word["text"] for part in transcript["segments"] for word in part["words"]] == plain
     assert transcript["duration"] == pytest.approx(soundfile.info(wav).duration, abs=0.01)
-
-
-def saved(path: Path) -> str:
-    until = time.monotonic() + 10
-    while not path.exists():
-        assert time.monotonic() < until, f"{path.name} was not saved"
-        time.sleep(0.05)
-    return path.read_text()
 
 
 # Live captions
