@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
@@ -14,6 +14,9 @@ from orchestrator.cli.common import JsonFlag, emit, settings_of
 
 if TYPE_CHECKING:
     from orchestrator.coldstart.prewarm import PrewarmReport
+
+MEASURE: Final = "SPARK_SPEECH_PREWARM_MEASURE"
+"""A rollback says so by the environment: the version that it goes back to may not know the option."""
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +44,14 @@ def prewarm(
     strict: Annotated[
         bool, typer.Option("--strict/--no-strict", help="Fail where a first request is slower than that.")
     ] = False,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            envvar=MEASURE,
+            help="Compute each size until it is steady, or only once.",
+        ),
+    ] = True,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -70,6 +81,8 @@ def prewarm(
 
     if proof and cache is None:
         raise typer.BadParameter("it needs --cache", param_hint="--proof")
+    if strict and not measure:
+        raise typer.BadParameter("it needs measurements", param_hint="--strict")
     wanted = set(models or ())
     with WarmupCalls(url or settings_of(ctx).client.url, clips.material(noise=False)) as calls:
         served = calls.models()
@@ -83,7 +96,7 @@ def prewarm(
         chosen = [model for model in served if not wanted or model.name in wanted]
         with RichProgress() as progress:
             report = prewarming.prewarm(
-                chosen, calls.round, max_ratio=max_ratio, limit_s=limit, progress=progress
+                chosen, calls.round, max_ratio=max_ratio, limit_s=limit, measure=measure, progress=progress
             )
     if cache is not None:
         before, now = compiled.read_seal(cache), compiled.look(cache)
@@ -103,7 +116,7 @@ def _show(report: PrewarmReport, console: Console) -> None:
         figures = [row.cold_s, row.first_s, row.steady_s]
         shown = ["" if one is None else f"{one * 1000:.0f}" for one in figures]
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        style = None if row.warm(report.max_ratio) else "yellow"
+        style = None if not report.measured or row.warm(report.max_ratio) else "yellow"
         table.add_row(row.model, str(row.batch), f"{row.seconds:g}", *shown, ratio, style=style)
     console.print(table, highlight=False)
     console.print(report.summary, highlight=False, markup=False)

@@ -2,7 +2,8 @@
 
 Each shape is computed cold, once; then again, to see that its first request takes no longer than later ones.
 A shape that is slower at first than later is measured again: what was compiled meanwhile stays. So a second
-run finds everything warm, and does no harm while the server serves.
+run finds everything warm, and does no harm while the server serves. What was measured before need not be
+again: the cold pass alone computes everything.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ class PrewarmReport:
         max_ratio: what counts as warm.
         compiled: what lies in the cache now; None where nobody looked.
         added: files that the cache got since it was last sealed; None where it never was.
+        measured: whether more than the first round of each shape was asked for.
     """
 
     rows: tuple[Row, ...]
@@ -93,6 +95,7 @@ class PrewarmReport:
     max_ratio: float = MAX_RATIO
     compiled: Compiled | None = None
     added: tuple[str, ...] | None = None
+    measured: bool = True
 
     @property
     def computed(self) -> bool:
@@ -100,8 +103,10 @@ class PrewarmReport:
         return not self.skipped and all(row.error is None for row in self.rows)
 
     @property
-    def warm(self) -> bool:
-        """Whether, besides, no first request takes longer than later ones."""
+    def warm(self) -> bool | None:
+        """Whether, besides, no first request takes longer than later ones; None where nobody looked."""
+        if not self.measured:
+            return None
         return self.computed and all(row.warm(self.max_ratio) for row in self.rows)
 
     @property
@@ -120,12 +125,14 @@ class PrewarmReport:
         if failed:
             return "; ".join(failed[:3]) + (f"; and {len(failed) - 3} more" if len(failed) > 3 else "")
         cold = sum(row.cold_s or 0 for row in self.rows)
-        warm = sum(row.steady_s or 0 for row in self.rows)
-        late = [row for row in self.rows if not row.warm(self.max_ratio)]
-        ratio = (
-            f"first/steady {self.highest_ratio:.2f} at most" if self.highest_ratio else "nothing to compute"
-        )
-        shapes = f"{len(self.rows)} sizes, {cold:.1f} s cold, {warm:.1f} s warm; {ratio}"
+        shapes = f"{len(self.rows)} sizes, {cold:.1f} s cold"
+        late: list[Row] = []
+        if self.measured:
+            warm = sum(row.steady_s or 0 for row in self.rows)
+            late = [row for row in self.rows if not row.warm(self.max_ratio)]
+            highest = self.highest_ratio
+            ratio = f"first/steady {highest:.2f} at most" if highest else "nothing to compute"
+            shapes += f", {warm:.1f} s warm; {ratio}"
         if late:
             names = ", ".join(f"{row.model} {row.batch} x {row.seconds:g} s" for row in late[:3])
             shapes += f"; slower at first: {names}"
@@ -161,6 +168,7 @@ def prewarm(
     *,
     max_ratio: float = MAX_RATIO,
     limit_s: float = LIMIT_S,
+    measure: bool = True,
     progress: ProgressReporter | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> PrewarmReport:
@@ -171,11 +179,12 @@ def prewarm(
         work: computes one shape.
         max_ratio: of the first to later rounds.
         limit_s: no new shape is begun after this many seconds.
+        measure: whether each is computed again until it is steady.
         progress: one step a shape and pass.
         clock: seconds; a test gives its own.
     """
     shapes = [(model, shape) for model in models for shape in shapes_of(model)]
-    task = (progress or SilentProgress()).task("Prewarming", total=2 * len(shapes))
+    task = (progress or SilentProgress()).task("Prewarming", total=(1 + measure) * len(shapes))
     began, done, skipped = clock(), 0, 0
     cold: list[tuple[ServedModel, Shape, float | str]] = []
     for model, shape in shapes:
@@ -191,15 +200,17 @@ def prewarm(
     for model, shape, cold_s in cold:
         if isinstance(cold_s, str):
             row = Row(model.name, shape.batch, shape.seconds, error=cold_s)
+        elif not measure:
+            row = Row(model.name, shape.batch, shape.seconds, cold_s)
         else:
             task.update(
                 completed=done, description=f"Measuring {model.name} {shape.batch} x {shape.seconds:g} s"
             )
             row = _measured(work, model, shape, cold_s, max_ratio)
         rows.append(row)
-        done += 1
+        done += measure
     task.finish("Prewarmed")
-    return PrewarmReport(tuple(rows), skipped, clock() - began, max_ratio)
+    return PrewarmReport(tuple(rows), skipped, clock() - began, max_ratio, measured=measure)
 
 
 def _once(work: Round, model: ServedModel, shape: Shape) -> float | str:

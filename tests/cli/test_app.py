@@ -224,3 +224,11 @@ def test_verbs_have_distinct_names() -> None:
     registered = [command.name for command in app.registered_commands]
     registered += [group.name for group in app.registered_groups]
     assert len(registered) == len(set(registered))
+
+
+def test_prewarming_cannot_be_strict_about_what_it_does_not_measure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPARK_SPEECH_PREWARM_MEASURE", "0")
+    assert run("prewarm", "--strict", "--url", "127.0.0.1:1") == 2
+    assert "it needs measurements" in capsys.readouterr().err

@@ -79,6 +79,17 @@ def test_the_first_round_is_cold_and_later_ones_are_steady() -> None:
     assert max(row.cold_s or 0 for row in again.rows) == 3.0, "nothing is cold any more"
 
 
+def test_what_was_measured_before_is_only_computed() -> None:
+    machine = Machine()
+    report = prewarm([GPU, CPU], machine.work, measure=False, clock=machine.clock)
+    assert set(machine.asked.values()) == {1}
+    assert (report.computed, report.warm, report.highest_ratio) == (True, None, None)
+    assert all(row.cold_s is not None and row.first_s is None for row in report.rows)
+    assert report.summary.startswith(f"{len(report.rows)} sizes, ")
+    assert report.summary.endswith(" s cold")
+    assert report.to_dict()["warm"] is None
+
+
 def test_what_is_slow_twice_is_measured_again() -> None:
     machine = Machine(late=1)
     assert prewarm([CPU], machine.work, clock=machine.clock).warm

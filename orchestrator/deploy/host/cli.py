@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestrator.deploy.host import arrival, expectations, preflight, releases, settled, status
+from orchestrator.deploy.host import arrival, earlier, expectations, preflight, releases, settled, status
 from orchestrator.deploy.host.front import HaproxyFront
 from orchestrator.deploy.host.layout import FRONT_SOCKET, HOME, Layout, checked_name
 from orchestrator.deploy.host.lock import Lock, LockFile, acquired, refuse_other
@@ -80,6 +80,8 @@ def run(chosen: argparse.Namespace) -> dict[str, Any]:
             return arrival.publish(layout, chosen.release, check=chosen.check)
     if verb == "verify":
         return releases.verify(layout, chosen.release)
+    if verb == "earlier":
+        return earlier.earlier(layout, machine.store.read(), chosen.wanted)
     if verb == "activate":
         with machine.store.guarded(check=chosen.check):
             if chosen.check:
@@ -173,6 +175,8 @@ def parser() -> argparse.ArgumentParser:
     verb("settled", "would a deployment find nothing to do; reads JSON")
     verb("publish", "verify a release that was copied here and give it its name").add_argument("release")
     verb("verify", "check a release's digests").add_argument("release")
+    choose = verb("earlier", "the release that a rollback goes to, its digests checked")
+    choose.add_argument("wanted", nargs="?", default="", help="the beginning of its id")
     verb("activate", "point `current` at a release").add_argument("release")
     verb("prune", "remove what nothing needs").add_argument("--keep", type=int, default=5)
     verb("environment", "the CUDA policy in the running server", slot=True)

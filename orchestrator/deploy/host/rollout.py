@@ -144,16 +144,23 @@ class Rollout:
             return {"changed": changed, "stopped": running}
 
     def gated(self, run: str) -> dict[str, Any]:
-        """Note that the gate was passed.
+        """Note that the gate was passed; the front begins to check the slot, and sends it nothing yet.
 
         Raises:
             TransitionError: the run has no transaction here whose slot was started.
+            FrontError: the front refuses.
         """
+        front = self._machine.front
         with self._store.guarded(check=self._check):
             state = self._store.read()
             if self._check and (state.transaction is None or state.transaction.run != run):
                 return {"changed": True}
-            return {"changed": self._advance(state, states.gated(state, run))}
+            after = states.gated(state, run)
+            changed = self._advance(state, after)
+            # Until its first check the front would keep `switch` waiting.
+            if changed and not self._check and after.transaction is not None and front.running():
+                front.set_state(after.transaction.slot, "drain")
+            return {"changed": changed}
 
     def switch(self, slot: str) -> dict[str, Any]:
         """Send new work to the slot; what the other one has, it finishes.

@@ -9,9 +9,10 @@ from typing import Any, Final
 from orchestrator.coldstart.cuda_cache import cuda_environment, policy_violations
 from orchestrator.deploy.host import front as fronts
 from orchestrator.deploy.host import processes, releases, slots
+from orchestrator.deploy.host.layout import Layout
 from orchestrator.deploy.host.lock import LockFile
 from orchestrator.deploy.host.machine import Machine
-from orchestrator.deploy.host.state import SLOTS, HostState
+from orchestrator.deploy.host.state import SLOTS, Entry, HostState
 from orchestrator.errors import HostError, NotRunningError
 
 POLICY: Final = (*cuda_environment(Path("/")), "TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH")
@@ -32,10 +33,7 @@ def status(machine: Machine) -> dict[str, Any]:
         "slots": found,
         "front": front,
         "known_good": None if state.known_good is None else asdict(state.known_good),
-        "history": [
-            {**asdict(entry), "runtime": machine.layout.runtime_of(entry.environment)}
-            for entry in state.history
-        ],
+        "history": [entry_to_dict(machine.layout, entry) for entry in state.history],
         "transaction": None if state.transaction is None else asdict(state.transaction),
         "lock": None if lock is None else {**lock.to_dict(), "expired": lock.expires <= machine.now()},
         "current": current,
@@ -44,6 +42,11 @@ def status(machine: Machine) -> dict[str, Any]:
         "healthy": state.active is not None and found[state.active]["ready"],
         "drift": drift(state, found, front, current),
     }
+
+
+def entry_to_dict(layout: Layout, entry: Entry) -> dict[str, Any]:
+    """One entry of the history as JSON-ready data, with the runtime that it ran with."""
+    return {**asdict(entry), "runtime": layout.runtime_of(entry.environment)}
 
 
 def environment(machine: Machine, slot: str) -> dict[str, Any]:

@@ -99,6 +99,7 @@ def test_a_check_is_not_refused_by_another_deployment(program: Program) -> None:
         (["switch", "blue"], "TransitionError"),
         (["commit", "--run", "r1"], None),
         (["verify", "b" * 64], "ReleaseNotFoundError"),
+        (["earlier"], "ReleaseNotFoundError"),
         (["environment", "blue"], "NotRunningError"),
         (["start", "red"], "ConfigurationError"),
         (["begin", "--run", "r1"], "ConfigurationError"),

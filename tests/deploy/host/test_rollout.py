@@ -102,6 +102,18 @@ def test_the_same_content_that_is_not_well_is_rolled_out_anew(host: FakeMachine,
     assert deploy(host, "r2", A)["slot"] == "green"
 
 
+def test_the_front_looks_at_a_slot_only_once_its_gate_is_passed(host: FakeMachine, world: World) -> None:
+    deployed(host, "r1", A)
+    rollout = Rollout(host)
+    slot = rollout.begin(Wish("r2", B))["slot"]
+    rollout.start(slot)
+    assert world.admin == {"blue": "ready", "green": "maint"}
+    rollout.gated("r2")
+    assert world.admin == {"blue": "ready", "green": "drain"}
+    rollout.revert("r2")
+    assert world.admin == {"blue": "ready", "green": "maint"}
+
+
 def test_the_old_slot_drains_until_the_commit_stops_it(host: FakeMachine, world: World) -> None:
     deployed(host, "r1", A)
     deploy(host, "r2", B)
