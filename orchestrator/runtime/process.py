@@ -108,6 +108,7 @@ def terminate(state: ServerState, grace_s: float) -> bool:
         if not _wait(lambda: not members(state), _STUB_GRACE_S):
             for member in members(state):
                 _signal(member, signal.SIGKILL)
+            _wait(lambda: not members(state), _EXIT_GRACE_S)
     remove_shared_memory(state)
     return killed
 
