@@ -1,6 +1,6 @@
 // The state of the server, asked again every few seconds while somebody looks.
 
-import { get } from "./api.js";
+import { get, key } from "./api.js";
 
 const $ = (id) => document.getElementById(id);
 const EVERY_MS = 5000;
@@ -26,14 +26,16 @@ export class ServerView {
   async ask() {
     if (document.hidden || this.asking) return;
     this.asking = true;
+    const shown = key.get();
     try {
       this.status = await get("v1/status");
       this.refused = false;
       this.show(this.status);
       this.news(this.status);
     } catch (problem) {
-      if (problem.code === "key" && !this.refused) this.told(problem); // once: who says "not now" is left in peace
-      this.refused = problem.code === "key";
+      const refused = problem.code === "key" && shown === key.get(); // another may have been entered meanwhile
+      if (refused && !this.refused) this.told(problem); // once: who says "not now" is left in peace
+      this.refused = refused;
       this.pill("bad", problem.code === "key" ? "Key needed" : "Not reachable");
       $("server-lead").textContent = problem.message;
       $("server-sub").textContent = problem.fix;
