@@ -143,7 +143,7 @@ class Host:
         with suppress(BedError):
             init = Path(f"/proc/{self.pid}")
             kill_cgroup(self.network.cgroup / self.name)
-            end = time.monotonic() + 10
+            end = time.monotonic() + 60
             while init.exists() and time.monotonic() < end:  # until the machine's own PID 1 has reaped it
                 time.sleep(0.01)
         self._process.kill()
@@ -159,7 +159,7 @@ class Host:
         options = [
             f"UserKnownHostsFile={self.known_hosts}",
             "BatchMode=yes",
-            "ConnectTimeout=5",
+            "ConnectTimeout=30",
             "LogLevel=ERROR",
         ]
         arguments = [part for option in options for part in ("-o", option)]

@@ -17,6 +17,7 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from orchestrator.client.retry import RetryPolicy
+from orchestrator.runtime.ports import free_ports
 
 RATE = 16_000
 Outputs = dict[str, tuple[str, list[int], bytes]]
@@ -129,14 +130,16 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             options=[("grpc.so_reuseport", 0), *(options or [("grpc.max_receive_message_length", -1)])],
         )
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, server)
-        self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
+        # No port that the kernel gives to connections: one of them might take it while the server is away.
+        self.port = server.add_insecure_port(f"127.0.0.1:{self.port or free_ports(1)[0]}")
         server.start()
         self._server = server
 
     def stop(self) -> None:
-        self.release.set()
-        if self._server is not None:
-            self._server.stop(0).wait()
+        stopped = None if self._server is None else self._server.stop(None)
+        self.release.set()  # only now: a request that it held back must not be answered any more
+        if stopped is not None:
+            stopped.wait()
             self._server = None
 
     def fail(self, code: grpc.StatusCode, details: str, times: int = 1) -> None:
@@ -146,7 +149,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         """A fault: hold the request until released, and see whether it is cancelled meanwhile."""
         context.add_callback(lambda: self.cancelled.set() if not self.release.is_set() else None)
         self.entered.set()
-        self.release.wait(30)
+        self.release.wait(120)
 
     def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
         return service_pb2.ServerLiveResponse(live=True)

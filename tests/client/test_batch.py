@@ -175,9 +175,9 @@ def test_an_interrupted_run_leaves_no_half_output(
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert fake.entered.wait(10)
+    assert fake.entered.wait(60)
     client.close()
-    thread.join(10)
+    thread.join(60)
     assert len(failures) == 1
     assert [path for path in out.rglob("*") if path.is_file()] == []
 

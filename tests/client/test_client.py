@@ -16,6 +16,7 @@ import pytest
 
 from orchestrator.backend import faults
 from orchestrator.client import AsyncSpeechClient, SpeechClient
+from orchestrator.client.retry import RetryPolicy
 from orchestrator.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -117,7 +118,7 @@ def test_recognisers_get_sixteen_bits_where_they_take_them(
 
 
 def test_recognition_and_diarization_run_at_the_same_time(fake: Any, client: Any, tools: Any) -> None:
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
 
     def wait_for_the_other(handler: Any) -> Any:
         def handle(audio: Any, options: Any) -> Any:
@@ -171,7 +172,7 @@ def test_a_server_that_dies_and_comes_back(fake: Any, tools: Any) -> None:
     fake.faults.append(fake.hang)
 
     def restart() -> None:
-        fake.entered.wait(10)
+        fake.entered.wait(60)
         fake.stop()
         time.sleep(0.1)
         fake.start()
@@ -186,7 +187,7 @@ def test_a_server_that_dies_and_comes_back(fake: Any, tools: Any) -> None:
 def test_a_server_that_dies_and_stays_dead(fake: Any, tools: Any) -> None:
     fake.faults.append(fake.hang)
     with SpeechClient(fake.url, settings=settings(retries=2)) as client:
-        other = threading.Thread(target=lambda: (fake.entered.wait(10), fake.stop()))
+        other = threading.Thread(target=lambda: (fake.entered.wait(60), fake.stop()))
         other.start()
         with pytest.raises(ServerUnavailableError):
             client.transcribe(tools.spoken(tools.TEXT), diarize=False)
@@ -262,20 +263,23 @@ def test_a_models_own_error_arrives_as_itself(fake: Any, client: Any, tools: Any
 def test_a_failing_diarizer_stops_the_recogniser(fake: Any, client: Any, tools: Any) -> None:
     fake.models["diarizer"].handler = lambda audio, options: {}
     release = threading.Event()
-    fake.models["echo"].handler = lambda audio, options: (release.wait(20), tools.recognition([]))[1]
+    fake.models["echo"].handler = lambda audio, options: (release.wait(90), tools.recognition([]))[1]
     started = time.monotonic()
     with pytest.raises(RemoteInferenceError, match="SPEAKER_EMBEDDING is missing"):
         client.transcribe(tools.spoken("it was"))
     release.set()
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 80
 
 
 def test_a_limit_for_everything(fake: Any, client: Any, tools: Any) -> None:
-    fake.faults.append(fake.hang)
-    with pytest.raises(RequestTimeoutError, match=r"within 0\.4 s") as caught:
-        client.transcribe(tools.spoken("it was"), diarize=False, timeout=0.4)
-    assert caught.value.host == fake.url
-    assert fake.cancelled.wait(5), "the server must learn that nobody waits any more"
+    for limit_s in (0.4, 4, 20):  # a busy machine may not even have sent it within a short one
+        fake.faults[:] = [fake.hang]
+        with pytest.raises(RequestTimeoutError, match=rf"within {limit_s:g} s") as caught:
+            client.transcribe(tools.spoken("it was"), diarize=False, timeout=limit_s)
+        assert caught.value.host == fake.url
+        if fake.cancelled.wait(5):
+            break
+    assert fake.cancelled.is_set(), "the server must learn that nobody waits any more"
 
 
 def test_a_limit_for_one_request_grows_with_its_audio(fake: Any, tools: Any) -> None:
@@ -287,14 +291,15 @@ def test_a_limit_for_one_request_grows_with_its_audio(fake: Any, tools: Any) -> 
         client.transcribe(np.zeros(16_000, np.float32), diarize=False)
 
 
-def test_no_retry_beyond_the_callers_limit(fake: Any, tools: Any) -> None:
+def test_no_retry_beyond_the_callers_limit(fake: Any, tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what happened, not that time ran out while waiting to try again."""
+    monkeypatch.setattr(RetryPolicy, "wait_s", lambda policy, attempt: 60.0)
     fake.fail(Code.UNAVAILABLE, "Socket closed", times=9)
     with (
         SpeechClient(fake.url, settings=settings(retries=9)) as client,
         pytest.raises(ServerUnavailableError),
     ):
-        client.transcribe(tools.spoken("it was"), diarize=False, timeout=0.6)
+        client.transcribe(tools.spoken("it was"), diarize=False, timeout=30)
 
 
 def test_cancelling_reaches_the_server(fake: Any, tools: Any) -> None:
@@ -303,11 +308,11 @@ def test_cancelling_reaches_the_server(fake: Any, tools: Any) -> None:
     async def main() -> None:
         async with AsyncSpeechClient(fake.url) as client:
             task = asyncio.create_task(client.transcribe(tools.spoken("it was"), diarize=False))
-            assert await asyncio.to_thread(fake.entered.wait, 10)
+            assert await asyncio.to_thread(fake.entered.wait, 60)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert await asyncio.to_thread(fake.cancelled.wait, 5)
+            assert await asyncio.to_thread(fake.cancelled.wait, 60)
             fake.release.set()
             assert (await client.transcribe(tools.spoken("it was"), diarize=False)).text == "it was"
 
@@ -347,11 +352,11 @@ def test_closing_ends_calls_of_other_threads(fake: Any, tools: Any) -> None:
     client = SpeechClient(fake.url)
     with ThreadPoolExecutor(1) as threads:
         job = threads.submit(client.transcribe, tools.spoken("it was"), diarize=False)
-        assert fake.entered.wait(10)
+        assert fake.entered.wait(60)
         client.close()
         with pytest.raises(ServiceError, match="closed"):
-            job.result(10)
-    assert fake.cancelled.wait(5)
+            job.result(60)
+    assert fake.cancelled.wait(60)
 
 
 def test_a_forgotten_client_does_not_keep_the_program(fake: Any) -> None:
@@ -488,9 +493,9 @@ def test_wait_ready(fake: Any, tools: Any) -> None:
     fake.models["slow"] = tools.Model(state="LOADING")
     with SpeechClient(fake.url) as client:
         with pytest.raises(ModelNotReadyError, match="slow"):
-            client.wait_ready(["slow"], timeout=0.3)
+            client.wait_ready(["slow"], timeout=3)
         threading.Timer(0.1, lambda: setattr(fake.models["slow"], "state", "READY")).start()
-        assert "slow" in {card.name for card in client.wait_ready(["slow"], timeout=20) if card.ready}
+        assert "slow" in {card.name for card in client.wait_ready(["slow"], timeout=60) if card.ready}
     with SpeechClient("127.0.0.1:9") as client, pytest.raises(ServerUnavailableError):
         client.wait_ready(timeout=0.3)
 

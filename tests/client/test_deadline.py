@@ -66,4 +66,5 @@ def test_without_one_the_settings_count(fake: Any, tools: Any) -> None:
     noted = left(fake)
     with SpeechClient(fake.url) as client:
         client.transcribe(tools.spoken("it was"), sample_rate=16_000, diarize=False)
-    assert all(seconds == pytest.approx(301.8, abs=3) for seconds in noted)
+    assert noted
+    assert all(200 < seconds < 305 for seconds in noted), "300 s and the audio's own 2 s"

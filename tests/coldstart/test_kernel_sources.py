@@ -147,7 +147,7 @@ def mapped(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     assert process.stdout.readline() == b"ready\n"
     yield process, library
     process.stdin.close()
-    process.wait(10)
+    process.wait(60)
     process.stdout.close()
 
 

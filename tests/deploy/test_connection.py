@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="others go through sudo, 
 LOCAL = Host("here", {"ansible_connection": "local"})
 
 
-def ask(command: list[str], timeout_s: float = 20.0, host: Host = LOCAL) -> connection.Answer:
+def ask(command: list[str], timeout_s: float = 60.0, host: Host = LOCAL) -> connection.Answer:
     return asyncio.run(connection.ask(host, command, timeout_s=timeout_s, connect_timeout_s=1))
 
 
@@ -93,19 +92,17 @@ def test_an_answer_has_all_three_parts() -> None:
 @as_root
 def test_no_answer_in_time_is_an_error_and_leaves_no_process(tmp_path: Path) -> None:
     note = tmp_path / "pid"
-    began = time.monotonic()
     with pytest.raises(HostUnreachableError, match="no answer within"):
         ask(
             [
                 sys.executable,
                 "-c",
-                f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)",
+                f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(1000)",
             ],
             1.5,
         )
-    assert time.monotonic() - began < 30
-    if note.exists():
-        assert not Path(f"/proc/{note.read_text()}").exists()
+    if note.exists() and (pid := note.read_text()):  # it may have ended before it had written
+        assert not Path(f"/proc/{pid}").exists()
 
 
 def test_a_refused_connection_is_unreachable_with_a_fix() -> None:

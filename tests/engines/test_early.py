@@ -28,7 +28,7 @@ class Driver:
 
 
 def started(source: EngineSource) -> None:
-    early.begin(source).join(10)
+    early.begin(source).join(60)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ class Served:
         with socket.socket() as peer:
             if receive_buffer is not None:
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-            peer.settimeout(10)
+            peer.settimeout(60)
             peer.connect(("127.0.0.1", self.port))
             yield peer
 
@@ -70,10 +70,10 @@ def serve(make: Callable[..., Any]) -> Iterator[Callable[..., tuple[Served, Any]
     yield start
     for server, thread in running:
         server.should_exit = server.force_exit = True
-        thread.join(10)
+        thread.join(60)
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 15) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -81,7 +81,7 @@ def until(condition: Callable[[], bool], timeout_s: float = 15) -> None:
 
 
 def drip(peer: socket.socket, byte: bytes) -> None:
-    for _ in range(400):
+    for _ in range(3000):
         peer.sendall(byte)
         time.sleep(0.02)
 
@@ -110,11 +110,12 @@ def rest(peer: socket.socket) -> bytes:
 @pytest.mark.parametrize("begun", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "])
 def test_a_head_that_does_not_come(serve: Any, begun: bytes) -> None:
     served, _ = serve(head_timeout_s=0.3)
+    began = time.monotonic()
     with served.connect() as peer:
         peer.sendall(begun)
-        until(lambda: served.connections == 1)
         assert rest(peer) == b""
-    assert served.connections == 0
+    assert time.monotonic() - began >= 0.3, "it had been taken"
+    until(lambda: served.connections == 0)
 
 
 def test_a_head_that_drips(serve: Any) -> None:
@@ -126,7 +127,7 @@ def test_a_head_that_drips(serve: Any) -> None:
 
 
 def test_the_second_head_has_the_same_time(serve: Any) -> None:
-    served, _ = serve(head_timeout_s=0.3)
+    served, _ = serve(head_timeout_s=5)  # time enough for the heads that are to come in time
     with served.connect() as peer:
         for _ in range(2):
             peer.sendall(b"GET /v1/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -138,22 +139,22 @@ def test_the_second_head_has_the_same_time(serve: Any) -> None:
 
 def test_a_request_that_is_at_work_is_left_alone(serve: Any, tools: Any) -> None:
     """The clock is for heads: neither a slow upload nor slow work is cut by it."""
-    served, gateway = serve(head_timeout_s=0.2)
+    served, gateway = serve(head_timeout_s=2)
     gateway.service.hold = asyncio.Event()
     body = tools.multipart({"model": "auto"})
     with served.connect() as peer:
         peer.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[:30])
-        time.sleep(0.6)
+        time.sleep(2.5)
         peer.sendall(body[30:])
         until(lambda: bool(gateway.service.asked))
-        time.sleep(0.6)
+        time.sleep(2.5)
         served.server.servers[0].get_loop().call_soon_threadsafe(gateway.service.hold.set)
         assert peer.recv(65_536).startswith(b"HTTP/1.1 200")
 
 
 def test_a_body_after_its_answer(serve: Any) -> None:
     """Refused by its head; what the client goes on sending, byte for byte, holds nothing for long."""
-    served, _ = serve(head_timeout_s=0.4, api_key_hashes=["0" * 64])
+    served, _ = serve(head_timeout_s=2, api_key_hashes=["0" * 64])
     with served.connect() as peer:
         peer.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
         assert peer.recv(65_536).startswith(b"HTTP/1.1 401")

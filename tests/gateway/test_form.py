@@ -22,7 +22,7 @@ from orchestrator.gateway.http.form import (
     safe_name,
 )
 
-LIMITS = FormLimits(max_file_bytes=1000, timeout_s=5)
+LIMITS = FormLimits(max_file_bytes=1000, timeout_s=60)
 
 
 async def pieces(body: bytes, size: int) -> AsyncIterator[bytes]:
@@ -212,7 +212,7 @@ def test_a_body_that_ends_early(tools: Any, tmp_path: Path, cut: int) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150)
 @given(data=st.data())
 def test_damaged_bodies_are_a_form_or_a_clear_refusal(
     tools: Any, tmp_path: Path, data: st.DataObject

@@ -42,7 +42,7 @@ def run(server: FakeStreams, scene: Any, job: LiveJob = LiveJob()) -> Any:  # no
         service = TritonService(SETTINGS, server.url)
         live = service.stream(job)
         try:
-            return await asyncio.wait_for(scene(live), 20)
+            return await asyncio.wait_for(scene(live), 60)
         finally:
             await live.close()
             await live.close()

@@ -19,6 +19,8 @@ from websockets.sync.client import ClientConnection, connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 LIMIT_S = 60.0
+_LEFT = ("navigated or closed", "context was destroyed", "Cannot find default execution context")
+"""What is said when the page that was asked has just gone."""
 _FLAGS = (
     "--headless",
     "--no-sandbox",  # tests run as root in containers
@@ -83,7 +85,7 @@ class Page:
             message = json.loads(self.socket.recv(max(0.0, until - time.monotonic())))
             if message.get("id") == self._next:
                 if "error" in message:
-                    left = "navigated or closed" in message["error"].get("message", "")
+                    left = any(words in message["error"].get("message", "") for words in _LEFT)
                     raise (PageLeftError if left else PageError)(f"{method}: {message['error']}")
                 return message["result"]
             self._note(message)
@@ -210,7 +212,7 @@ class Browser:
     @contextmanager
     def page(self, *, permissions: Sequence[str] = ()) -> Iterator[Page]:
         """A fresh tab with storage of its own."""
-        with connect(self._endpoint(), max_size=None) as control:
+        with _connected(self._endpoint()) as control:
             browser = Page(control)
             context = browser.call("Target.createBrowserContext")["browserContextId"]
             if permissions:
@@ -221,7 +223,7 @@ class Browser:
                 "targetId"
             ]
             url = f"ws://127.0.0.1:{self.port}/devtools/page/{target}"
-            with connect(url, max_size=None) as socket:
+            with _connected(url) as socket:
                 page = Page(socket)
                 for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
                     page.call(f"{domain}.enable")
@@ -231,7 +233,13 @@ class Browser:
     def _endpoint(self) -> str:
         import httpx
 
-        return str(httpx.get(f"http://127.0.0.1:{self.port}/json/version").json()["webSocketDebuggerUrl"])
+        told = httpx.get(f"http://127.0.0.1:{self.port}/json/version", timeout=LIMIT_S)
+        return str(told.json()["webSocketDebuggerUrl"])
+
+
+def _connected(url: str) -> ClientConnection:
+    """Without pings: while nobody reads the events that have come, an answer would not be seen in time."""
+    return connect(url, max_size=None, open_timeout=LIMIT_S, ping_interval=None)
 
 
 @contextmanager

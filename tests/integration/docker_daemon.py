@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-START_S = 60
-STOP_S = 30
+START_S = 180
+STOP_S = 120
 
 
 def missing() -> str | None:

@@ -20,6 +20,8 @@ import httpx
 SCRATCH = "spark-speech-gateway-"
 NOWHERE = "127.0.0.1:9"
 """No Triton: for what must be answered without one."""
+LIMIT_S = 60.0
+"""For what must happen, on a machine that does much else."""
 
 
 @dataclass
@@ -46,15 +48,15 @@ class Running:
     def uploads(self) -> list[Path]:
         return [upload for folder in self.scratch for upload in folder.iterdir()]
 
-    def until_streaming(self, timeout_s: float = 60) -> None:
+    def until_streaming(self, timeout_s: float = LIMIT_S) -> None:
         """Wait until a live stream is open: one that only was sent may still be refused."""
         opened = re.compile(r"^spark_speech_gateway_streams [1-9]", re.MULTILINE)
         end = time.monotonic() + timeout_s
-        while not opened.search(httpx.get(f"{self.url}/metrics").text):
+        while not opened.search(httpx.get(f"{self.url}/metrics", timeout=timeout_s).text):
             assert time.monotonic() < end, f"no live stream within {timeout_s:g} s"
             time.sleep(0.05)
 
-    def stop(self, timeout_s: float = 20) -> int:
+    def stop(self, timeout_s: float = LIMIT_S) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
 

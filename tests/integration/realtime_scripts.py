@@ -19,7 +19,7 @@ from riva.client.argparse_utils import (
 )
 from riva.client.asr import AudioChunkFileIterator, get_wav_file_parameters
 
-LIMIT_S = 120
+LIMIT_S = 240
 
 
 @dataclass

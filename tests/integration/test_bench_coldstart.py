@@ -13,7 +13,7 @@ from orchestrator.bench.coldstart import states
 from orchestrator.bench.coldstart.probe import STAGES
 from orchestrator.cli.app import main
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

@@ -67,7 +67,9 @@ def test_more_streams_than_there_is_room_for_do_not_count(settings: Settings) ->
     assert any("2 live streams" in note for note in report.notes)
 
 
-def test_clients_that_vanish_leave_nothing(settings: Settings) -> None:
+def test_clients_that_vanish_leave_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Longer than a busy machine lets a client wait between two of its chunks.
+    monkeypatch.setattr(command, "ABORT_IDLE_S", 6.0)
     report = command.run(
         settings,
         Asked(abort=18, preset="low_latency", max_streams=6, device="cpu"),
@@ -78,7 +80,7 @@ def test_clients_that_vanish_leave_nothing(settings: Settings) -> None:
     assert row["state_left"] == 0
     assert row["refused"] == 0
     assert row["expired"] == 18
-    assert row["gone_after_s"] >= 2
+    assert row["gone_after_s"] >= 6
     assert abs(row["growth"]) < 0.05
     assert not _servers(settings.paths.home)
 

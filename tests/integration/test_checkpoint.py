@@ -19,7 +19,7 @@ from orchestrator.training.corpus import Split, sentences
 from orchestrator.training.evaluate import restore, score, transcribe, word_errors
 from orchestrator.training.voices import ORDINARY_RATES, Voice, is_available, speak, training_voice
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 FOLDER = Path(__file__).parents[2] / "orchestrator" / "training" / "checkpoint"
 CHECKPOINT = FOLDER / "parakeet-tiny.nemo"

@@ -165,7 +165,7 @@ def blue(docker: Docker, folder: Path, context: Path, releases: Path, tritonserv
 def start(stack: Stack) -> None:
     try:
         stack.compose("up", "--detach", "--no-build", "triton", "gateway", timeout_s=200)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while stack.inspect("gateway")["State"]["Health"]["Status"] != "healthy":
             assert time.monotonic() < deadline, stack.inspect("gateway")["State"]["Health"]
             time.sleep(0.5)
@@ -187,7 +187,7 @@ def transcript(stack: Stack, sample: Path) -> str:
         f"http://127.0.0.1:{stack.port('GATEWAY')}/v1/audio/transcriptions",
         files={"file": sample.read_bytes()},
         data={"model": "auto"},
-        timeout=120,
+        timeout=300,
     )
     assert answer.status_code == 200, answer.text
     return str(answer.json()["text"])
@@ -287,11 +287,11 @@ def test_the_servers_log_is_the_containers(blue: Stack) -> None:
 
 def test_the_metrics_pages_have_what_the_dashboard_shows(blue: Stack) -> None:
     """`tests/compose` compares the dashboard with this list; here, the list with the page of the server."""
-    page = httpx.get(f"http://127.0.0.1:{blue.port('TRITON_METRICS')}/metrics").text
+    page = httpx.get(f"http://127.0.0.1:{blue.port('TRITON_METRICS')}/metrics", timeout=60).text
     seen = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line[:1] != "#"}
     listed = (CHECKOUT / "tests/compose/triton_metrics.txt").read_text().splitlines()
     assert {line for line in listed if line[:1] != "#"} <= seen
-    gateway = httpx.get(f"http://127.0.0.1:{blue.port('GATEWAY')}/metrics").text
+    gateway = httpx.get(f"http://127.0.0.1:{blue.port('GATEWAY')}/metrics", timeout=60).text
     assert "spark_speech_gateway_real_time_factor_bucket" in gateway
 
 

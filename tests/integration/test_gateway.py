@@ -24,7 +24,7 @@ import soundfile
 import srt
 import webvtt
 
-from tests.integration.gateway_process import Running, running
+from tests.integration.gateway_process import LIMIT_S, Running, running
 
 pytestmark = pytest.mark.integration
 
@@ -180,8 +180,8 @@ def test_the_sdk_lists_models(sdk: openai.OpenAI) -> None:
 
 
 def test_it_is_ready(gateway: Running) -> None:
-    assert httpx.get(f"{gateway.url}/v1/health/ready").json() == {"status": "ready"}
-    models = httpx.get(f"{gateway.url}/v1/metadata").json()["modelInfo"]
+    assert httpx.get(f"{gateway.url}/v1/health/ready", timeout=LIMIT_S).json() == {"status": "ready"}
+    models = httpx.get(f"{gateway.url}/v1/metadata", timeout=LIMIT_S).json()["modelInfo"]
     assert {model["shortName"]: model["task"] for model in models} == {
         "diarizer": "diarize",
         "moonshine": "recognize",
@@ -196,19 +196,20 @@ def test_a_client_that_goes_leaves_nothing_behind(gateway: Running, sample: Path
             files={"file": sample.open("rb")},
             timeout=0.4,
         )
+    # Noted at its end; it may not even have begun yet.
+    wait_until(lambda: figure(gateway, 'errors_total{kind="client_closed"}') >= 1)
     wait_until(lambda: not gateway.uploads and figure(gateway, "in_flight") == 0)
-    assert figure(gateway, 'errors_total{kind="client_closed"}') >= 1
 
 
 def figure(gateway: Running, name: str) -> float:
-    text = httpx.get(f"{gateway.url}/metrics").text
+    text = httpx.get(f"{gateway.url}/metrics", timeout=LIMIT_S).text
     values = [
         ln.rpartition(" ")[2] for ln in text.splitlines() if ln.startswith(f"spark_speech_gateway_{name}")
     ]
     return float(values[0]) if values else 0.0
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = LIMIT_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -221,9 +222,12 @@ def test_the_metrics_after_real_work(gateway: Running, text: str) -> None:
 
 
 def test_the_log_holds_no_words(gateway: Running, text: str) -> None:
+    def told() -> bool:
+        lines = [json.loads(line) for line in gateway.log.read_text().splitlines() if line.startswith("{")]
+        return any(line["status"] == 200 and line.get("audio_s") == 10.0 for line in lines)
+
+    wait_until(told)  # a line is written after its answer
     log = gateway.log.read_text()
-    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    assert any(line["status"] == 200 and line.get("audio_s") == 10.0 for line in lines)
     assert not any(sentence in log for sentence in text.split(". ") if len(sentence) > 12)
     assert "sample.wav" not in log
 
@@ -234,28 +238,33 @@ def test_the_log_holds_no_words(gateway: Running, text: str) -> None:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("alone")
-    with running(folder, max_upload_bytes=1_000_000, upload_timeout_s=1) as started:
+    with running(folder, max_upload_bytes=1_000_000) as started:
         yield started
         assert started.process.poll() is None, "it must have lived through all tests"
 
 
 def test_without_triton_it_lives_but_is_not_ready(alone: Running) -> None:
-    assert httpx.get(f"{alone.url}/v1/health/live").status_code == 200
-    answer = httpx.get(f"{alone.url}/v1/health/ready")
+    assert httpx.get(f"{alone.url}/v1/health/live", timeout=LIMIT_S).status_code == 200
+    answer = httpx.get(f"{alone.url}/v1/health/ready", timeout=LIMIT_S)
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "1"
     assert answer.json()["error"]["code"] == "server_unavailable"
 
 
-def raw(gateway: Running, request: bytes, timeout_s: float = 10) -> bytes:
-    """Send bytes, then read until the other side closes or nothing comes."""
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=timeout_s) as peer:
-        peer.sendall(request)
-        peer.shutdown(socket.SHUT_WR)
-        answer = b""
-        while chunk := peer.recv(65536):
-            answer += chunk
-        return answer
+def raw(gateway: Running, request: bytes) -> bytes:
+    """Send bytes, then read until the other side closes."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=LIMIT_S) as peer:
+        try:
+            peer.sendall(request)
+            peer.shutdown(socket.SHUT_WR)
+            while chunk := peer.recv(65536):
+                answer += chunk
+        except TimeoutError:
+            raise
+        except OSError:  # reset: it was closed before all had been read
+            pass
+    return answer
 
 
 HEAD = (
@@ -278,12 +287,12 @@ def test_requests_that_are_none(alone: Running) -> None:
     ):
         answer = raw(alone, request)
         assert answer == b"" or b" 4" in answer.partition(b"\r\n")[0], (request[:80], answer[:200])
-    assert httpx.get(f"{alone.url}/v1/health/live").status_code == 200
+    assert httpx.get(f"{alone.url}/v1/health/live", timeout=LIMIT_S).status_code == 200
     assert alone.uploads == []
 
 
 def test_a_body_declared_giant_is_refused_at_once(alone: Running) -> None:
-    with socket.create_connection(("127.0.0.1", alone.port), timeout=10) as peer:
+    with socket.create_connection(("127.0.0.1", alone.port), timeout=LIMIT_S) as peer:
         peer.sendall(HEAD + b"Content-Length: 99999999999\r\n\r\n--g\r\n")
         assert peer.recv(100).startswith(b"HTTP/1.1 413")
     assert alone.uploads == []
@@ -292,7 +301,7 @@ def test_a_body_declared_giant_is_refused_at_once(alone: Running) -> None:
 def test_an_endless_body_is_refused_at_the_limit(alone: Running) -> None:
     part = b'--g\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
-    with socket.create_connection(("127.0.0.1", alone.port), timeout=10) as peer:
+    with socket.create_connection(("127.0.0.1", alone.port), timeout=LIMIT_S) as peer:
         peer.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
         peer.sendall(b"%x\r\n%b\r\n" % (len(part), part))
         for _ in range(20):
@@ -301,20 +310,21 @@ def test_an_endless_body_is_refused_at_the_limit(alone: Running) -> None:
     assert alone.uploads == []
 
 
-def test_a_slow_upload_ends_at_its_time(alone: Running) -> None:
-    with socket.create_connection(("127.0.0.1", alone.port), timeout=10) as peer:
-        peer.sendall(HEAD + b"Content-Length: 1000\r\n\r\n--g\r\n")
-        answer = b""
-        while chunk := peer.recv(1000):
-            answer += chunk
-    assert answer.startswith(b"HTTP/1.1 408")
-    assert b"upload_timeout" in answer
-    assert alone.uploads == []
+def test_a_slow_upload_ends_at_its_time(tmp_path: Path) -> None:
+    with running(tmp_path / "slow", upload_timeout_s=1) as started:
+        with socket.create_connection(("127.0.0.1", started.port), timeout=LIMIT_S) as peer:
+            peer.sendall(HEAD + b"Content-Length: 1000\r\n\r\n--g\r\n")
+            answer = b""
+            while chunk := peer.recv(1000):
+                answer += chunk
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"upload_timeout" in answer
+        assert started.uploads == []
 
 
 def test_an_upload_that_is_cut(alone: Running) -> None:
     part = b'--g\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
-    with socket.create_connection(("127.0.0.1", alone.port), timeout=10) as peer:
+    with socket.create_connection(("127.0.0.1", alone.port), timeout=LIMIT_S) as peer:
         peer.sendall(HEAD + b"Content-Length: 100000\r\n\r\n" + part + b"x" * 5000)
         wait_until(lambda: len(alone.uploads) == 1)
     wait_until(lambda: alone.uploads == [])
@@ -332,7 +342,7 @@ def test_damaged_recordings(gateway: Running, sample: Path) -> None:
         b"\0\0\0\x20ftypM4A ",
     )
     process = psutil.Process(gateway.process.pid)
-    with httpx.Client(timeout=30) as client:
+    with httpx.Client(timeout=240) as client:
 
         def send() -> int:
             body = bytearray(dice.choice(heads) + dice.randbytes(dice.randrange(4000)))
@@ -350,7 +360,7 @@ def test_damaged_recordings(gateway: Running, sample: Path) -> None:
         statuses = {send() for _ in range(40)}
         assert statuses <= {200, 400, 413}
         assert 400 in statuses
-        assert process.num_fds() <= files + 2
+        wait_until(lambda: process.num_fds() <= files + 2)
         assert process.memory_info().rss - before < 60_000_000
     assert gateway.uploads == []
 
@@ -360,14 +370,14 @@ def test_a_large_upload_stays_out_of_memory(gateway: Running, tmp_path: Path) ->
     large = tmp_path / "large.wav"
     with large.open("wb") as file:
         file.truncate(200_000_000)
-    httpx.get(f"{gateway.url}/v1/health/live")
+    httpx.get(f"{gateway.url}/v1/health/live", timeout=LIMIT_S)
     before = peak_bytes(gateway)
     with large.open("rb") as file:
         answer = httpx.post(
             f"{gateway.url}/v1/audio/transcriptions",
             data={"model": "auto"},
             files={"file": file},
-            timeout=60,
+            timeout=240,
         )
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_audio")
     assert peak_bytes(gateway) - before < 50_000_000
@@ -396,9 +406,9 @@ def test_a_key_is_needed_where_one_is_set(tmp_path: Path) -> None:
 
 def test_the_end_waits_for_uploads_and_leaves_nothing(tmp_path: Path) -> None:
     """SIGTERM: no new connections, a request under way gets its answer, then exit code 0."""
-    with running(tmp_path / "end") as started:
+    with running(tmp_path / "end", drain_timeout_s=LIMIT_S) as started:
         body = b'--g\r\nContent-Disposition: form-data; name="model"\r\n\r\nauto\r\n--g--\r\n'
-        with socket.create_connection(("127.0.0.1", started.port), timeout=10) as peer:
+        with socket.create_connection(("127.0.0.1", started.port), timeout=LIMIT_S) as peer:
             peer.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[:20])
             wait_until(lambda: len(started.uploads) == 1)
             started.process.send_signal(signal.SIGTERM)
@@ -406,18 +416,18 @@ def test_the_end_waits_for_uploads_and_leaves_nothing(tmp_path: Path) -> None:
             assert started.process.poll() is None
             peer.sendall(body[20:])
             assert peer.recv(100).startswith(b"HTTP/1.1 400")
-        assert started.process.wait(20) == 0
+        assert started.process.wait(LIMIT_S) == 0
         assert started.scratch == []
 
 
 def test_who_is_not_done_when_time_is_up_is_told(tmp_path: Path) -> None:
     with running(tmp_path / "late", drain_timeout_s=0.5, upload_timeout_s=100) as started:
-        with socket.create_connection(("127.0.0.1", started.port), timeout=20) as peer:
+        with socket.create_connection(("127.0.0.1", started.port), timeout=LIMIT_S) as peer:
             peer.sendall(HEAD + b"Content-Length: 1000\r\n\r\n--g\r\n")
             wait_until(lambda: len(started.uploads) == 1)
             started.process.send_signal(signal.SIGTERM)
             assert peer.recv(100).startswith(b"HTTP/1.1 503")
-        assert started.process.wait(20) == 0
+        assert started.process.wait(LIMIT_S) == 0
         assert started.scratch == []
 
 
@@ -457,9 +467,9 @@ def test_tls_and_client_certificates(certificates: Mapping[str, Path], tmp_path:
         assert started.url.startswith("https://")
         known = ssl.create_default_context(cafile=str(certificates["ca.pem"]))
         known.load_cert_chain(certificates["client.pem"], certificates["client.key"])
-        answer = httpx.get(f"{started.url}/v1/health/live", verify=known)
+        answer = httpx.get(f"{started.url}/v1/health/live", verify=known, timeout=LIMIT_S)
         assert answer.json() == {"status": "live"}
         stranger = ssl.create_default_context(cafile=str(certificates["ca.pem"]))
         with pytest.raises((httpx.ReadError, httpx.ConnectError, httpx.RemoteProtocolError)):
-            httpx.get(f"{started.url}/v1/health/live", verify=stranger)
+            httpx.get(f"{started.url}/v1/health/live", verify=stranger, timeout=LIMIT_S)
         assert started.stop() == 0

@@ -29,16 +29,14 @@ from riva.client.proto.riva_asr_pb2_grpc import RivaSpeechRecognitionStub
 import orchestrator
 from orchestrator import resources
 from orchestrator.runtime.ports import free_ports
-from tests.integration.gateway_process import NOWHERE, Running, running
+from tests.integration.gateway_process import LIMIT_S, NOWHERE, Running, running
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 DIALOGUE = Path(resources.__file__).parent / "training" / "checkpoint" / "dialogue.flac"
 EDITED = Path("orchestrator", "gateway", "http", "info.py")
-LIMIT_S = 60.0
-"""For what must happen, on a machine that does much else."""
-STALL_S = 5.0
-"""A caller who waits longer has noticed: a worker takes that long to start on a busy machine."""
+STALL_S = 20.0
+"""A caller who waits longer has noticed; so long may a busy machine stall."""
 
 
 @pytest.fixture
@@ -53,14 +51,21 @@ def copy(tmp_path: Path) -> Path:
 
 
 def api_of(gateway: Running) -> str:
-    return str(httpx.get(f"{gateway.url}/v1/version", timeout=10).json()["api"])
+    return str(httpx.get(f"{gateway.url}/v1/version", timeout=LIMIT_S).json()["api"])
 
 
 def edit(copy: Path, old: str, new: str) -> None:
     path = copy / EDITED
     text = path.read_text()
     assert old in text
-    path.write_text(text.replace(old, new))
+    write(copy, path, text.replace(old, new))
+
+
+def write(copy: Path, path: Path, text: str) -> None:
+    """The whole at once: half of it would be served as well, if somebody looked just then."""
+    fresh = copy / "fresh"
+    fresh.write_text(text)
+    fresh.replace(path)
 
 
 def events(gateway: Running) -> list[dict[str, Any]]:
@@ -123,7 +128,7 @@ def process_tree(pid: int) -> dict[int, float]:
 
 
 def model_states(triton: Any) -> Any:
-    index = httpx.post(f"http://127.0.0.1:{triton.settings.http_port}/v2/repository/index")
+    index = httpx.post(f"http://127.0.0.1:{triton.settings.http_port}/v2/repository/index", timeout=LIMIT_S)
     return index.json()
 
 
@@ -155,12 +160,15 @@ def test_an_edit_is_served_while_triton_and_its_callers_notice_nothing(triton: A
     soundfile.write(wav, samples, rate, format="WAV")
     ask = pb.RivaSpeechRecognitionConfigRequest()
 
-    with running(copy, triton.url, ["--reload"]) as gateway, grpc.insecure_channel(gateway.riva) as channel:
+    with (
+        running(copy, triton.url, ["--reload"], drain_timeout_s=LIMIT_S) as gateway,
+        grpc.insecure_channel(gateway.riva) as channel,
+    ):
 
         def transcribe() -> str:
             files, fields = {"file": ("a.wav", wav.getvalue())}, {"model": "parakeet"}
             answer = httpx.post(
-                f"{gateway.url}/v1/audio/transcriptions", files=files, data=fields, timeout=60
+                f"{gateway.url}/v1/audio/transcriptions", files=files, data=fields, timeout=LIMIT_S
             )
             return str(answer.raise_for_status().json()["text"])
 
@@ -170,7 +178,7 @@ def test_an_edit_is_served_while_triton_and_its_callers_notice_nothing(triton: A
             end = time.monotonic() + STALL_S
             while True:
                 try:
-                    return str(ask_it(ask, timeout=10).model_config[0].model_name)
+                    return str(ask_it(ask, timeout=LIMIT_S).model_config[0].model_name)
                 except grpc.RpcError as error:
                     if error.code() is not grpc.StatusCode.CANCELLED or time.monotonic() > end:
                         raise
@@ -194,14 +202,14 @@ def test_an_edit_is_served_while_triton_and_its_callers_notice_nothing(triton: A
         talking = threading.Thread(target=lambda: heard.append(streamed(gateway, 12, speed=2)))
         with callers["http"].calling(), callers["kept channel"].calling(), callers["new channels"].calling():
             talking.start()
-            time.sleep(1)
+            gateway.until_streaming()
             edit(copy, 'API_VERSION: Final = "1"', 'API_VERSION: Final = "two"')
             until(lambda: "two" in callers["http"].answers)
             started = time.monotonic()
             text = transcribe()
             first_s = time.monotonic() - started
             talking.join()
-            until(lambda: not old.is_running())
+            until(lambda: not old.is_running(), 2 * LIMIT_S)
         assert text == expected
         assert first_s < STALL_S
         assert heard == [heard_before]
@@ -239,18 +247,18 @@ def test_an_error_in_the_source_keeps_what_serves_and_says_so(copy: Path) -> Non
 def test_new_settings_are_served_and_wrong_ones_are_not(copy: Path) -> None:
     file = copy / "spark-speech.toml"
     with running(copy, NOWHERE, ["--reload"]) as gateway:
-        file.write_text(f'[gateway]\napi_key_hashes = ["{hashlib.sha256(b"sesame").hexdigest()}"]\n')
-        until(lambda: httpx.get(f"{gateway.url}/v1/version").status_code == 401)
+        write(copy, file, f'[gateway]\napi_key_hashes = ["{hashlib.sha256(b"sesame").hexdigest()}"]\n')
+        until(lambda: httpx.get(f"{gateway.url}/v1/version", timeout=LIMIT_S).status_code == 401)
 
-        file.write_text("[gateway]\nmax_stream = 3\n")
+        write(copy, file, "[gateway]\nmax_stream = 3\n")
         until(lambda: len(events(gateway)) == 2)
         told = events(gateway)[1]
         assert (told["event"], told["kept"]) == ("reload failed", True)
         assert "max_stream" in told["message"]
-        assert httpx.get(f"{gateway.url}/v1/version").status_code == 401
+        assert httpx.get(f"{gateway.url}/v1/version", timeout=LIMIT_S).status_code == 401
 
         file.unlink()
-        until(lambda: httpx.get(f"{gateway.url}/v1/version").status_code == 200)
+        until(lambda: httpx.get(f"{gateway.url}/v1/version", timeout=LIMIT_S).status_code == 200)
 
 
 def test_workers_share_the_ports_and_one_that_dies_is_replaced(copy: Path) -> None:

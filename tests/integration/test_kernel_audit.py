@@ -22,7 +22,7 @@ from orchestrator.coldstart.kernels import audit_file
 from tests.coldstart.fatbins import BINARIES, EXPECTED
 from tests.integration.kernels_on_gpu import ROOT
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 SPARK = Platform(GpuTarget(12, 1))
 PACKAGES = Path(importlib.util.find_spec("numpy").origin).parents[1]  # type: ignore[union-attr,arg-type]

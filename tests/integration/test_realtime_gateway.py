@@ -23,7 +23,7 @@ import websockets
 
 from orchestrator import resources
 from tests.gateway.riva.certificates import Authority, Pair
-from tests.integration.gateway_process import NOWHERE, Running, running
+from tests.integration.gateway_process import LIMIT_S, NOWHERE, Running, running
 from tests.integration.realtime_scripts import realtime_asr_client
 from tests.integration.riva_scripts import microphone
 from tests.integration.talk import Talk
@@ -294,7 +294,7 @@ def test_openais_sdk(gateway: Running, talk: Talk, recognised: str) -> None:
                     return events
         raise AssertionError("the connection ended early")
 
-    events = asyncio.run(asyncio.wait_for(run(), 120))
+    events = asyncio.run(asyncio.wait_for(run(), 240))
     assert events[0].type == "session.updated"
     assert events[0].session.audio.input.format.rate == 24_000
     done = [event for event in events if event.type.endswith("transcription.completed")]
@@ -338,7 +338,9 @@ def test_openais_sdk_with_commits(gateway: Running, talk: Talk) -> None:
 @asynccontextmanager
 async def connected(gateway: Running, path: str = PATH, **more: Any) -> AsyncIterator[Any]:
     url = f"ws://{address(gateway)}{path}"
-    async with websockets.connect(url, max_size=None, **more) as socket:
+    async with websockets.connect(
+        url, max_size=None, open_timeout=LIMIT_S, ping_timeout=None, **more
+    ) as socket:
         yield socket
 
 
@@ -347,7 +349,7 @@ async def ask(socket: Any, kind: str, **fields: Any) -> None:
 
 
 async def next_event(socket: Any) -> dict[str, Any]:
-    event: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), 60))
+    event: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), LIMIT_S))
     return event
 
 
@@ -432,7 +434,7 @@ def test_places_and_silence(triton: Any, tmp_path: Path) -> None:
         async with connected(gateway) as second:
             await set_up(second)
 
-    with running(tmp_path, triton.url, max_streams=1, stream_idle_timeout_s=2) as gateway:
+    with running(tmp_path, triton.url, max_streams=1, stream_idle_timeout_s=10) as gateway:
         asyncio.run(run(gateway))
 
 
@@ -451,7 +453,7 @@ def test_streams_finish_when_the_gateway_stops(triton: Any, talk: Talk, tmp_path
 
     with running(tmp_path, triton.url, drain_timeout_s=30) as gateway:
         assert len(asyncio.run(run(gateway)).split()) > 8
-        assert gateway.process.wait(20) == 0
+        assert gateway.process.wait(LIMIT_S) == 0
         assert "Traceback" not in gateway.log.read_text()
 
 
@@ -467,7 +469,7 @@ def test_streams_that_do_not_finish_are_told(triton: Any, tmp_path: Path) -> Non
 
     with running(tmp_path, triton.url, drain_timeout_s=1) as gateway:
         assert asyncio.run(run(gateway)) == ("server_unavailable", 1012)
-        assert gateway.process.wait(20) == 0
+        assert gateway.process.wait(LIMIT_S) == 0
 
 
 def test_without_triton(tmp_path: Path, talk: Talk) -> None:
@@ -493,7 +495,7 @@ def test_without_triton(tmp_path: Path, talk: Talk) -> None:
 )
 def test_frames_that_are_none(gateway: Running, frames: bytes) -> None:
     host, _, port = address(gateway).partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as wire:
+    with socket.create_connection((host, int(port)), timeout=LIMIT_S) as wire:
         head = f"GET {PATH} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         head += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
         wire.sendall(head.encode())
@@ -547,7 +549,7 @@ def test_streams_that_go_wrong_leave_nothing(gateway: Running, talk: Talk) -> No
     asyncio.run(crowd(20))
     files, memory = process.num_fds(), process.memory_info().rss
     asyncio.run(crowd(60))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + LIMIT_S
     while process.num_fds() > files + 5 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert process.num_fds() <= files + 5

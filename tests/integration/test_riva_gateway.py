@@ -25,7 +25,7 @@ from orchestrator import resources
 from orchestrator.runtime.ports import free_ports
 from tests.gateway.riva.certificates import Authority, Pair
 from tests.integration import riva_scripts as scripts
-from tests.integration.gateway_process import NOWHERE, Running, running
+from tests.integration.gateway_process import LIMIT_S, NOWHERE, Running, running
 from tests.integration.talk import Talk
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -395,7 +395,7 @@ def test_running_streams_finish_when_the_gateway_stops(triton: Any, talk: Talk, 
             r for response in asr.streaming_response_generator(chunks(), config) for r in response.results
         ]
         assert finals[-1].is_final
-        assert gateway.process.wait(20) == 0
+        assert gateway.process.wait(LIMIT_S) == 0
         assert "Traceback" not in gateway.log.read_text()
 
 
@@ -419,7 +419,7 @@ def test_streams_that_do_not_finish_are_told(triton: Any, tmp_path: Path) -> Non
             list(call)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
         assert "is stopping" in str(caught.value.details())  # type: ignore[attr-defined]
-        assert gateway.process.wait(20) == 0
+        assert gateway.process.wait(LIMIT_S) == 0
 
 
 def test_without_triton(tmp_path: Path, talk: Talk) -> None:
@@ -461,7 +461,7 @@ def test_streams_that_go_wrong_leave_nothing(gateway: Running, triton: Any, talk
     crowd(20)
     files, memory = process.num_fds(), process.memory_info().rss
     crowd(60)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + LIMIT_S
     while process.num_fds() > files + 5 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert codes == {grpc.StatusCode.INVALID_ARGUMENT}
@@ -481,7 +481,9 @@ def test_a_taken_grpc_port(gateway: Running, tmp_path: Path) -> None:
     port = gateway.riva.rpartition(":")[2]
     command = [sys.executable, "-m", "orchestrator.cli", f"--set=gateway.grpc_port={port}"]
     command += [f"--set=gateway.http_port={free_ports(1)[0]}", "gateway", "--json"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
     assert ended.returncode == 1
     assert json.loads(ended.stdout)["error"] == "PortInUseError"
     assert "gateway.grpc_port" in ended.stdout

@@ -39,7 +39,7 @@ tiny = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(tiny)
 
 pytestmark = pytest.mark.integration
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
@@ -86,7 +86,9 @@ def echo_server(
         ["echo"],
         triton=tritonserver,
         home=make_home(folder / "home"),
-        settings=ServerSettings(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port),
+        settings=ServerSettings(
+            http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, ready_timeout_s=240
+        ),
     ) as running:
         yield running
 
@@ -172,7 +174,7 @@ class TestServer:
 
     def test_clients_cannot_map_shared_memory(self, make_server: Callable[..., TritonServer]) -> None:
         with make_server(echo=tiny.echo()) as running:
-            connection = http.client.HTTPConnection("127.0.0.1", running.state.http_port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", running.state.http_port, timeout=60)
             connection.request("GET", "/v2/systemsharedmemory/status")
             assert connection.getresponse().status == http.client.FORBIDDEN
             connection.close()
@@ -241,19 +243,21 @@ class TestServer:
         with make_server(echo=tiny.echo()) as second:
             assert second.state.pid != known.pid
             assert process.shared_memory(known) == []
-            assert status(home).verdict is Verdict.HEALTHY
+            assert status(home, timeout_s=WAIT_S).verdict is Verdict.HEALTHY
 
     def test_a_model_that_dies_later_degrades_the_status(
         self, make_server: Callable[..., TritonServer], home: Path
     ) -> None:
         with make_server(echo=tiny.echo()) as running:
             assert status(home).memory_bytes
-            os.kill(running.state.pid, signal.SIGSTOP)
+            leader = psutil.Process(running.state.pid)
+            leader.suspend()
             try:
+                wait_until(lambda: leader.status() == psutil.STATUS_STOPPED, "the stop of all threads")
                 assert status(home, timeout_s=0.5).verdict is Verdict.UNKNOWN
             finally:
-                os.kill(running.state.pid, signal.SIGCONT)
-            assert status(home).verdict is Verdict.HEALTHY
+                leader.resume()
+            assert status(home, timeout_s=WAIT_S).verdict is Verdict.HEALTHY
 
     def test_old_logs_are_deleted(self, make_server: Callable[..., TritonServer], home: Path) -> None:
         (home / "logs").mkdir()

@@ -17,7 +17,7 @@ from orchestrator.training.recordings import Recordings, plan, record
 from orchestrator.training.tdt_loss import TDTLoss
 from orchestrator.training.train import Schedule, Trainer
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 def test_loss_and_gradient_equal_nemos_reference(monkeypatch: pytest.MonkeyPatch):

@@ -23,7 +23,7 @@ from riva.client.proto import riva_asr_pb2 as pb
 
 from orchestrator import resources
 from orchestrator.settings import ServerSettings, StreamingSettings
-from tests.integration.gateway_process import Running, running
+from tests.integration.gateway_process import LIMIT_S, Running, running
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -100,19 +100,19 @@ def gateway(pair: Callable[[], list[Any]], tmp_path: Path) -> Iterator[Running]:
 
 def open_streams(server: Any) -> float:
     """Live streams that a server has."""
-    page = urllib.request.urlopen(f"http://127.0.0.1:{server.settings.metrics_port}/metrics", timeout=10)
+    page = urllib.request.urlopen(f"http://127.0.0.1:{server.settings.metrics_port}/metrics", timeout=LIMIT_S)
     lines = [line for line in page.read().decode().splitlines() if line.startswith("speech_streams_open{")]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 def outstanding(gateway: Running) -> dict[str, float]:
     """What the gateway says that each upstream has in work."""
-    lines = httpx.get(f"{gateway.url}/metrics").text.splitlines()
+    lines = httpx.get(f"{gateway.url}/metrics", timeout=LIMIT_S).text.splitlines()
     named = [line for line in lines if line.startswith("spark_speech_gateway_upstream_outstanding{")]
     return {line.split('"')[1]: float(line.rpartition(" ")[2]) for line in named}
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 30) -> None:
+def until(condition: Callable[[], Any], timeout_s: float = LIMIT_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -164,6 +164,7 @@ def test_a_stream_whose_server_is_killed_goes_on_at_the_other(
     killed: list[str] = []
 
     def kill() -> None:
+        until(lambda: sorted(open_streams(server) for server in servers) == [0, 1])
         (victim,) = [server for server in servers if open_streams(server) == 1]
         os.kill(victim.state.pid, signal.SIGKILL)
         killed.append(victim.url)
@@ -176,7 +177,7 @@ def test_a_stream_whose_server_is_killed_goes_on_at_the_other(
     (left,) = [server for server in servers if server.url not in killed]
     until(lambda: open_streams(left) == 0)
     until(lambda: outstanding(gateway) == {left.url: 0})
-    assert httpx.get(f"{gateway.url}/v1/health/ready").status_code == 200
+    assert httpx.get(f"{gateway.url}/v1/health/ready", timeout=LIMIT_S).status_code == 200
 
 
 def test_streams_are_spread_and_all_survive(gateway: Running, pair: Callable[[], list[Any]]) -> None:
@@ -229,12 +230,15 @@ def test_servers_that_come_back_are_used_and_none_is_told(
     servers = pair()
     upstreams = json.dumps([server.url for server in servers])
     with running(tmp_path / "gateway", upstream=None, upstreams=upstreams) as gateway:
-        ready = f"{gateway.url}/v1/health/ready"
-        until(lambda: httpx.get(ready).status_code == 200)
-        assert outstanding(gateway) == {server.url: 0 for server in servers}
+
+        def ready() -> httpx.Response:
+            return httpx.get(f"{gateway.url}/v1/health/ready", timeout=LIMIT_S)
+
+        until(lambda: ready().status_code == 200)
+        until(lambda: outstanding(gateway) == {server.url: 0 for server in servers})
         for server in servers:
             os.kill(server.state.pid, signal.SIGKILL)
-        until(lambda: httpx.get(ready).status_code == 503)
-        assert httpx.get(ready).json()["error"]["code"] == "server_unavailable"
-        assert outstanding(gateway) == {}
+        until(lambda: ready().status_code == 503)
+        assert ready().json()["error"]["code"] == "server_unavailable"
+        until(lambda: outstanding(gateway) == {})
         assert gateway.stop() == 0

@@ -16,7 +16,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DATA = ("model_repository", "playbooks", "compose")
 
-pytestmark = pytest.mark.integration  # builds in an isolated environment, from the package index
+# It builds in an isolated environment, from the package index.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

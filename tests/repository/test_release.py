@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -273,6 +272,5 @@ def test_two_builds_at_once_do_not_clash(store: ReleaseStore, hanging_build: sub
     finally:
         hanging_build.kill()
         hanging_build.communicate()
-    start = time.monotonic()
-    with store.locked(wait_s=5):
-        assert time.monotonic() - start < 5, "a dead process holds no lock"
+    with store.locked(wait_s=0):  # a dead process holds no lock
+        pass

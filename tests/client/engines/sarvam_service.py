@@ -110,17 +110,16 @@ class SarvamService:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
             fault = self.faults.pop(0) if self.faults else None
+        time.sleep(self.delay_s)
+        with self._lock:  # before it is answered: its sender may send the next one at once
+            self._at_once -= 1
         try:
-            time.sleep(self.delay_s)
             if fault is not None:
                 fault(handler)
             else:
                 self._answer(handler, request, file)
         except (BrokenPipeError, ConnectionResetError):
             handler.close_connection = True
-        finally:
-            with self._lock:
-                self._at_once -= 1
 
     def _answer(self, handler: BaseHTTPRequestHandler, request: Request, file: bytes | None) -> None:
         errors = shape("errors")

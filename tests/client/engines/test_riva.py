@@ -62,7 +62,7 @@ def audio(seconds: float) -> np.ndarray:
 def with_transport(url: str, act: Callable[[RivaTransport], Awaitable[Any]], **more: Any) -> Any:
     async def main() -> Any:
         retry = RetryPolicy(2, first_s=0.01)
-        transport = RivaTransport(RivaSettings(url=url, **more), timeout_s=5, retry=retry)
+        transport = RivaTransport(RivaSettings(url=url, **more), timeout_s=60, retry=retry)
         try:
             await transport.cards()
             return await act(transport)
@@ -258,7 +258,7 @@ def test_a_closed_transport_says_so(nim: Nim) -> None:
 
 def stream(url: str, seconds: float, **options: Any) -> list[Any]:
     settings = Settings.model_validate(
-        {"riva": {"url": url, "verbatim": True}, "client": {"stream_reconnect_s": 5}}
+        {"riva": {"url": url, "verbatim": True}, "client": {"stream_reconnect_s": 60}}
     )
 
     async def main() -> list[Any]:
@@ -299,7 +299,7 @@ def test_a_live_stream(nim: Nim, silent: bool) -> None:
     assert config.interim_results
     assert config.config.language_code == "en-US"
     assert sum(len(one.audio_content) for one in rest) == int(10.3 * RATE) * 2
-    assert nim.left.wait(5)
+    assert nim.left.wait(60)
 
 
 def test_endpointing_goes_along_where_it_is_not_the_usual(nim: Nim) -> None:

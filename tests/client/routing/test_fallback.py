@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ import soundfile
 
 from orchestrator.cli import main as command
 from orchestrator.client import AsyncSpeechClient
+from orchestrator.client.engines import board
 from orchestrator.client.routing.breaker import State
 from orchestrator.errors import (
     AudioEmptyError,
@@ -65,6 +67,19 @@ def _engines(fake: Any, tools: Any) -> None:
     )
 
 
+class Clock:
+    """The breakers' time, which passes only where a test says so."""
+
+    now_s = 1000.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(board, "anyio", SimpleNamespace(current_time=lambda: made.now_s))
+    return made
+
+
 def settings(service: SarvamService | None = None, **routing: Any) -> Settings:
     given: dict[str, Any] = {
         "client": {"retries": 0},
@@ -76,7 +91,7 @@ def settings(service: SarvamService | None = None, **routing: Any) -> Settings:
             "url": service.url,
             "requests_per_minute": 6000,
             "retries": 0,
-            "timeout_s": 5,
+            "timeout_s": 60,
         }
     return Settings.model_validate(given)
 
@@ -114,7 +129,7 @@ def test_the_next_one_answers_and_the_record_says_so(fake: Any, tools: Any) -> N
     assert transcript.speakers == ("SPEAKER_00", "SPEAKER_01")
 
 
-def test_a_breaker_opens_is_probed_and_closes(fake: Any, tools: Any) -> None:
+def test_a_breaker_opens_is_probed_and_closes(fake: Any, tools: Any, clock: Clock) -> None:
     healthy = fake.models["echo"].handler
     break_down(fake, "echo")
     speech = tools.spoken("it was")
@@ -135,14 +150,14 @@ def test_a_breaker_opens_is_probed_and_closes(fake: Any, tools: Any) -> None:
         explained = (await once()).routing
         assert asked() == ["second"], "left alone"
         assert "fails at the moment" in "\n".join(explained.lines())
-        await asyncio.sleep(0.35)
+        clock.now_s += 0.35
         await once()
         assert asked() == ["echo", "second"], "the probe failed"
-        await asyncio.sleep(0.35)
+        clock.now_s += 0.35
         await once()
         assert asked() == ["second"], "twice as long"
         fake.models["echo"].handler = healthy
-        await asyncio.sleep(0.35)
+        clock.now_s += 0.35
         assert (await once()).engine == "parrot"
         assert asked() == ["echo"]
         assert client.breakers()["parrot"] is State.CLOSED
@@ -150,7 +165,7 @@ def test_a_breaker_opens_is_probed_and_closes(fake: Any, tools: Any) -> None:
     run(fake, settings(), act)
 
 
-def test_requests_side_by_side_send_one_probe(fake: Any, tools: Any) -> None:
+def test_requests_side_by_side_send_one_probe(fake: Any, tools: Any, clock: Clock) -> None:
     break_down(fake, "echo")
     speech = tools.spoken("it was")
 
@@ -160,7 +175,7 @@ def test_requests_side_by_side_send_one_probe(fake: Any, tools: Any) -> None:
 
         await once()
         await once()
-        await asyncio.sleep(0.35)
+        clock.now_s += 0.35
         fake.seen.clear()
         await asyncio.gather(*(once() for _ in range(6)))
         assert [seen.model for seen in fake.seen].count("echo") == 1

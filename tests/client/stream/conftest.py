@@ -58,6 +58,8 @@ class FakeStreams(FakeTriton):
         self.sequences: dict[int, SimulatedStream] = {}
         self.chunk_faults: list[Callable[[grpc.ServicerContext], None]] = []
         self.after_faults: dict[int, Callable[[grpc.ServicerContext], None]] = {}
+        self.told: list[int] = []
+        """The sequence of each answer that is out: a stream whose first one is lost has not begun."""
         self.max_streams = 3
         self.slow_s = 0.0
         self.mutex = threading.Lock()
@@ -99,13 +101,14 @@ class FakeStreams(FakeTriton):
             update = stream.step(samples, end=chunk.end, force=force)
             if chunk.end:
                 del self.sequences[sequence]
+        context.add_callback(lambda: self.told.append(sequence))
         return respond(request, update)
 
     def abort(self, code: grpc.StatusCode, details: str, times: int = 1) -> None:
         """Let the next chunks fail."""
         self.chunk_faults += [lambda context: context.abort(code, details)] * times
 
-    def live(self, count: int = 0, within_s: float = 5.0) -> bool:
+    def live(self, count: int = 0, within_s: float = 30.0) -> bool:
         """Whether soon exactly ``count`` streams are open."""
         end = time.monotonic() + within_s
         while len(self.sequences) != count and time.monotonic() < end:

@@ -16,7 +16,7 @@ from orchestrator.errors import InvalidRequestError, RemoteInferenceError, Serve
 from orchestrator.settings import Settings
 from tests.client.stream.conftest import FakeStreams
 from tests.client.stream.simulated import say
-from tests.client.stream.test_reconnect import check, speaking
+from tests.client.stream.test_reconnect import check, speaking, until, until_begun
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "the model is at not ready state")
@@ -35,13 +35,16 @@ class Two(FakeStreams):
         )
         self.broken: dict[str, tuple[grpc.StatusCode, str]] = {}
         self.asked: list[tuple[str, int]] = []
+        self.answered: list[str] = []
 
     def _infer(self, request: Any, context: grpc.ServicerContext, fault: Any) -> Any:
         samples = sum(map(len, request.raw_input_contents)) // 2
         self.asked.append((request.model_name, samples))
         if request.model_name in self.broken:
             context.abort(*self.broken[request.model_name])
-        return super()._infer(request, context, fault)
+        response = super()._infer(request, context, fault)
+        self.answered.append(request.model_name)
+        return response
 
 
 @pytest.fixture
@@ -67,8 +70,7 @@ def run(server: Two, source: Any, made: Settings | None = None, **options: Any) 
 @pytest.mark.parametrize("at_piece", [1, 12, 25])
 def test_a_stream_moves_with_what_is_not_final(two: Two, at_piece: int, status: Any) -> None:
     def fall() -> None:
-        while not two.chunks:
-            time.sleep(0.01)
+        until_begun(two)
         two.broken["ears"] = status
 
     events = run(two, speaking(two, fall, at_piece))
@@ -86,8 +88,7 @@ def test_a_stream_moves_with_what_is_not_final(two: Two, at_piece: int, status: 
 
 def test_the_first_engine_is_tried_again_before_the_stream_moves(two: Two) -> None:
     def hiccup() -> None:
-        while not two.chunks:
-            time.sleep(0.01)
+        until_begun(two)
         two.abort(*FAILED)
 
     events = run(two, speaking(two, hiccup))
@@ -142,13 +143,14 @@ def test_streams_move_back_and_forth_and_lose_nothing(two: Two) -> None:
     """Both come and go; each finds the other, and all is heard once."""
 
     def first() -> None:
-        while not two.chunks:
-            time.sleep(0.01)
+        until_begun(two)
         two.broken = {"ears": FAILED}
 
     def pieces() -> Iterator[Any]:
         for number, piece in enumerate(speaking(two, first, 6)):
             if number == 18:
+                until(lambda: "spare" in two.answered)
+                time.sleep(0.1)  # longer than the first one is left alone
                 two.broken = {"spare": FAILED}
             yield piece
 
@@ -162,8 +164,7 @@ def test_streams_move_back_and_forth_and_lose_nothing(two: Two) -> None:
 
 def test_a_server_that_is_gone_with_all_engines_is_looked_for(two: Two) -> None:
     def bounce() -> None:
-        while not two.chunks:
-            time.sleep(0.01)
+        until_begun(two)
         two.die()
         threading.Timer(0.3, two.start).start()
 

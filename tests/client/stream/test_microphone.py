@@ -24,10 +24,10 @@ class PortAudioError(Exception):
 
 
 class SoundLibrary(SimpleNamespace):
-    """One device that plays `say`, ten times as fast as it was said, and then silence."""
+    """One device that plays `say`, four times as fast as it was said, and then silence."""
 
     def __init__(self, rate: int = 16_000) -> None:
-        super().__init__(PortAudioError=PortAudioError, opened=0, closed=0, rate=rate, broken=False, fast=10)
+        super().__init__(PortAudioError=PortAudioError, opened=0, closed=0, rate=rate, broken=False, fast=4)
 
     def query_devices(self, device: Any, kind: str) -> dict[str, Any]:
         assert kind == "input"

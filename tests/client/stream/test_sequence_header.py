@@ -17,13 +17,13 @@ class Listening(FakeStreams):
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[tuple[str | None, str | None]] = []
+        self.noted: list[tuple[str | None, str | None]] = []
 
     def _infer(self, request: Any, context: Any, fault: Any) -> Any:
         headers = {item.key: item.value for item in context.invocation_metadata()}
         number = request.parameters.get("sequence_id")
         inside = None if number is None else str(number.int64_param)
-        self.told.append((headers.get("spark-speech-sequence"), inside))
+        self.noted.append((headers.get("spark-speech-sequence"), inside))
         return super()._infer(request, context, fault)
 
 
@@ -40,7 +40,7 @@ def test_each_request_of_a_stream_carries_its_number(listening: Listening) -> No
     with SpeechClient(listening.url, metadata={"x-key": "k"}) as client:
         for _ in range(2):
             assert list(client.stream([talk], diarize=False))
-    assert len(listening.told) >= 4
-    assert all(header is not None and header == inside for header, inside in listening.told)
-    assert len({header for header, _ in listening.told}) == 2
+    assert len(listening.noted) >= 4
+    assert all(header is not None and header == inside for header, inside in listening.noted)
+    assert len({header for header, _ in listening.noted}) == 2
     assert listening.live(0)

@@ -292,6 +292,13 @@ def test_leaving_an_asynchronous_stream(server: Any, way: str) -> None:
             if way == "break":
                 break
 
+    async def consume_for_a_while(client: AsyncSpeechClient) -> None:
+        async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
+            tasks.create_task(consume(client))
+            while not server.sequences:
+                await asyncio.sleep(0.01)
+            limit.reschedule(asyncio.get_running_loop().time() + 0.1)
+
     async def main() -> None:
         async with AsyncSpeechClient(server.url) as client:
             if way == "break":
@@ -305,7 +312,7 @@ def test_leaving_an_asynchronous_stream(server: Any, way: str) -> None:
                 assert task.cancelled()
             elif way == "timeout":
                 with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(consume(client), 0.5)
+                    await consume_for_a_while(client)
             else:
                 stream = client.stream(source())
                 await anext(stream)
@@ -324,7 +331,7 @@ def test_stopping_makes_final_what_was_said(server: Any, client: SpeechClient) -
     events = []
     for event in stream:
         events.append(event)
-        if isinstance(event, Partial) and event.utterance == 1:
+        if isinstance(event, Partial) and event.utterance >= 1:  # a slow server may be past it
             stream.stop()
     assert isinstance(events[-1], Completed)
     assert texts(events)[:2] == TEXTS[:2]
@@ -344,7 +351,7 @@ def test_ending_an_utterance_by_hand(server: Any, client: SpeechClient) -> None:
 
     def source() -> Iterator[np.ndarray]:
         yield say([(5, 400, 0)])
-        held.wait(10)
+        held.wait(60)
         yield say([(6, 400, 0)])
 
     stream = client.stream(source())
@@ -407,16 +414,19 @@ def test_a_source_that_is_silent_keeps_its_place(
 ) -> None:
     monkeypatch.setattr(session, "_SILENCE_S", 0.05)
 
+    def signs_of_life(count: int) -> None:
+        while sum(not chunk.samples for chunk in server.chunks) < count:
+            time.sleep(0.01)
+
     def source() -> Iterator[np.ndarray]:
         yield say([(5, 400, 0)])
-        time.sleep(0.5)
+        signs_of_life(8)
         server.sequences.clear()  # even where the server forgot it
-        time.sleep(0.5)
+        signs_of_life(16)
         yield say([(6, 400, 0)])
 
     events = collect(client, source(), caught_up=True)
     assert " ".join(texts(events)) == "w5 w6"
-    assert sum(not chunk.samples for chunk in server.chunks) > 4
     assert [type(event) for event in events].count(CaughtUp) < 12
     assert len({chunk.sequence for chunk in server.chunks}) == 2
 

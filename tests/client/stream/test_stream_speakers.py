@@ -31,7 +31,7 @@ def gate() -> threading.Event:
 @pytest.fixture
 def talking(server: Any, tools: Any, gate: threading.Event) -> Any:
     def diarize(audio: np.ndarray, options: dict[str, Any]) -> Any:
-        gate.wait(20)
+        gate.wait(120)
         levels = np.rint(audio * FULL_SCALE).astype(int)
         people = np.unique(levels[levels > 0])
         turns = []
@@ -48,7 +48,7 @@ def talking(server: Any, tools: Any, gate: threading.Event) -> Any:
 
 
 def listen(server: Any, **options: Any) -> list[StreamEvent]:
-    settings = Settings(client=ClientSettings(speaker_wait_s=options.pop("wait_s", 10)))
+    settings = Settings(client=ClientSettings(speaker_wait_s=options.pop("wait_s", 60)))
     with SpeechClient(server.url, settings=settings) as client:
         return list(client.stream(iter([say(TALK)]), **options))
 

@@ -84,7 +84,8 @@ class Stack(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Layout]:
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
+    monkeypatch.setattr(slots, "PROBE_S", 60.0)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Stack)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()

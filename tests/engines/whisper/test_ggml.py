@@ -82,7 +82,11 @@ def test_a_tensor_that_is_missing_renamed_or_extra_is_refused(tmp_path: Path, wh
     assert "does not have" in refused(tmp_path, whole + struct.pack("<3i1i", 1, 3, 0, 1) + b"odd" + bytes(4))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_no_byte_that_is_changed_makes_anything_else_than_an_error(
     tmp_path: Path, whole: bytes, data: st.DataObject

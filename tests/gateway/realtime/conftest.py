@@ -114,7 +114,7 @@ class Realtime:
 
     def settle(self, logged: Sequence[Any] = ("",)) -> None:
         """Wait until no stream is open, and something has been logged."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while self.shared.streams.running or not logged:
             assert time.monotonic() < deadline
             time.sleep(0.005)

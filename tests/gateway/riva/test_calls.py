@@ -245,12 +245,13 @@ def test_the_request_id_comes_back(asr: Any) -> None:
 def test_a_deadline_cancels_the_work(asr: Any, riva: Any) -> None:
     riva.service.hold = threading.Event()
     request = pb.RecognizeRequest(config=config(), audio=wav())
-    fails(lambda: asr.stub.Recognize(request, timeout=0.3), grpc.StatusCode.DEADLINE_EXCEEDED)
+    # Long enough for the work to have begun.
+    fails(lambda: asr.stub.Recognize(request, timeout=5), grpc.StatusCode.DEADLINE_EXCEEDED)
     until(lambda: riva.service.cancelled == 1)
     until(lambda: riva.requests.running == 0)
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -317,7 +318,7 @@ def test_endpointing_reaches_the_stream(asr: Any, riva: Any) -> None:
 
 
 def talk(asr: Any, *messages: Any) -> list[Any]:
-    return list(asr.stub.StreamingRecognize(iter(messages), timeout=20))
+    return list(asr.stub.StreamingRecognize(iter(messages), timeout=60))
 
 
 def first(**fields: Any) -> Any:
@@ -402,7 +403,7 @@ def test_a_newer_message(asr: Any) -> None:
 
 
 def test_what_was_heard_before_the_damage_is_told(asr: Any) -> None:
-    call = asr.stub.StreamingRecognize(iter([first(), audio(wav(0.3)[:-1])]), timeout=20)
+    call = asr.stub.StreamingRecognize(iter([first(), audio(wav(0.3)[:-1])]), timeout=60)
     next(call)
     assert next(call).results[-1].is_final
     fails(drained(call), INVALID, "into a sample")
@@ -423,7 +424,7 @@ def test_a_deadline_ends_a_stream(asr: Any, riva: Any) -> None:
 
     def messages() -> Iterator[Any]:
         yield first(**RAW)
-        hold.wait(10)
+        hold.wait(60)
 
     call = asr.stub.StreamingRecognize(messages(), timeout=0.3)
     fails(drained(call), grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -436,13 +437,13 @@ def test_an_idle_stream_is_ended(serve: Any) -> None:
 
     def messages() -> Iterator[Any]:
         yield first(**RAW)
-        hold.wait(10)
+        hold.wait(60)
 
     with serve(stream_idle_timeout_s=0.2) as riva:
         call = _auth(riva.uri).stub.StreamingRecognize(messages())
         fails(drained(call), grpc.StatusCode.DEADLINE_EXCEEDED, "has sent nothing for 0.2 s")
         hold.set()
-        assert riva.streams.running == 0
+        until(lambda: riva.streams.running == 0)
 
 
 def test_a_caller_that_takes_no_answers_is_left(serve: Any) -> None:
@@ -456,8 +457,8 @@ def test_a_caller_that_takes_no_answers_is_left(serve: Any) -> None:
     small = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536)]
     with serve(stream_idle_timeout_s=0.5) as riva:
         call = _auth(riva.uri, options=small).stub.StreamingRecognize(messages())
-        until(lambda: riva.streams.running == 1)
-        until(lambda: riva.streams.running == 0, 30)
+        until(lambda: bool(riva.service.lives))  # it was let in, and may be over already
+        until(lambda: riva.streams.running == 0)
         with pytest.raises(grpc.RpcError):
             list(call)
 
@@ -542,7 +543,7 @@ def health(riva: Any, service: str) -> Any:
     with grpc.insecure_channel(riva.uri) as channel:
         return (
             health_pb2_grpc.HealthStub(channel)
-            .Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+            .Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
             .status
         )
 

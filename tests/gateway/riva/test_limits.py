@@ -163,7 +163,7 @@ def test_a_callers_deadline_reaches_the_upstream(
     assert math.isinf(left[1])
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline

@@ -57,7 +57,7 @@ async def _ordered(order: Callable[[int], None]) -> int:
 
     follow(reader, retire)
     order(writer)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await done.wait()
     await asyncio.sleep(0.01)
     asyncio.get_running_loop().remove_reader(reader)
@@ -78,7 +78,7 @@ def test_without_a_supervisor_a_worker_ends() -> None:
         try:
             follow(reader, asyncio.Event().wait)  # type: ignore[arg-type]
             os.close(writer)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 return await ended.wait()
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.deploy.host import front as fronts
 from tests.bed import Bed
 from tests.bed.machine import BedUnavailableError
 from tests.integration.deploy import environment as environments
@@ -27,6 +28,12 @@ slow = pytest.mark.skipif(
     not os.environ.get("SPARK_SPEECH_DEPLOY_ALL"),
     reason="takes minutes: make deploy-test runs it (SPARK_SPEECH_DEPLOY_ALL=1)",
 )
+
+
+@pytest.fixture(autouse=True)
+def _a_front_may_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, HAProxy may take longer to answer than on a host."""
+    monkeypatch.setattr(fronts, "TIMEOUT_S", 60.0)
 
 
 def _beds(cache: Path) -> Iterator[MakeBed]:

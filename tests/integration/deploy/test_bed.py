@@ -56,12 +56,12 @@ def test_a_unit_runs_and_is_started_again_after_a_power_cut(bed: Bed) -> None:
 
 def test_a_timer_fires_while_the_cable_is_cut(bed: Bed) -> None:
     host = bed["spark2"]
-    with socket.create_connection((host.address, 22), timeout=5):
+    with socket.create_connection((host.address, 22), timeout=30):
         bed.cut(host)
         host.run("systemd-run", "--on-active=1", "--timer-property=AccuracySec=100ms", "touch", "/root/fired")
-        with pytest.raises(BedError, match="timed out"):
+        with pytest.raises(BedError, match=r"timed out|No route to host"):
             host.ssh("true")
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not host.path("/root/fired").exists():
             assert time.monotonic() < end, host.journal()
             time.sleep(0.1)
@@ -72,13 +72,13 @@ def test_a_timer_fires_while_the_cable_is_cut(bed: Bed) -> None:
 def test_a_port_can_be_taken_and_a_disk_filled(make_bed: MakeBed) -> None:
     host = make_bed(1, disks={"/var/lib/spark-speech": 20}).hosts[0]
     holder = host.occupy(8001)
-    with socket.create_connection((host.address, 8001), timeout=5):
+    with socket.create_connection((host.address, 8001), timeout=30):
         pass
     with pytest.raises(BedError, match="in use"):
         host.occupy(8001)
     holder.terminate()
     holder.wait()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while host.processes("create_server"):
         assert time.monotonic() < end, "the program outlived what started it"
         time.sleep(0.05)
@@ -136,7 +136,7 @@ def test_a_killed_run_takes_its_hosts_with_it_and_the_next_bed_removes_the_rest(
         assert run.stdout is not None
         number, pid = run.stdout.readline().split()
         run.send_signal(signal.SIGKILL)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < end, "PID 1 of the host outlived its bed"
         time.sleep(0.05)

@@ -58,7 +58,7 @@ def code_of(url: str) -> tuple[Any, str]:
     with grpc.insecure_channel(url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         with pytest.raises(grpc.RpcError) as told:
-            stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=10)
+            stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=60)
         return told.value.code(), told.value.details()
 
 
@@ -81,13 +81,14 @@ def test_switching_under_load_loses_nothing(front: Front, slots: list[StandIn]) 
             time.sleep(0.7)
             front.control.switch(slot)
         front.control.switch("green")
-        until(lambda: blue.live(0), 30)
-        until(lambda: front.control.sessions("blue") == 0)
+        # A stream has no request open between two of its chunks.
+        until(lambda: front.control.sessions("blue") == 0 and not blue.sequences)
         before = blue.requests
         time.sleep(1.0)
         assert blue.requests == before, "a drained server got new work"
+        until(lambda: load.done > 50 and load.streamed > 10, 120)
     assert load.failures == []
-    assert (load.resumed, load.done > 50, load.streamed > 10) == (0, True, True)
+    assert load.resumed == 0
     assert {len(found) for found in homes(slots).values()} == {1}
     assert {name for found in homes(slots).values() for name in found} == {"blue", "green"}
     assert green.live(0)
@@ -133,14 +134,14 @@ def test_a_reload_loses_no_request_and_no_word(front: Front, slots: list[StandIn
         time.sleep(4.0)
     assert strict.failures == []
     assert load.failures == []
-    assert front.up("green")
+    until(lambda: front.up("green"))
 
 
 def test_a_stream_stays_with_a_draining_server_over_reloads(front: Front, slots: list[StandIn]) -> None:
     """The new process knows from the old one where the stream belongs."""
     blue, green = slots
     front.control.switch("blue")
-    until(front.ready_to_tell, 30)
+    until(front.ready_to_tell)
     pieces, words = speech(8)
 
     def said() -> Iterator[Any]:
@@ -180,7 +181,7 @@ def test_a_killed_server_costs_no_word(front: Front, slots: list[StandIn]) -> No
     with Load(front.url, settings=Settings(), words=20) as load:
         until(lambda: min(len(slot.sequences) for slot in slots) >= 2)
         blue.kill()
-        until(lambda: front.up("green"), 5)
+        until(lambda: front.up("green"))
         time.sleep(4.0)
     assert load.failures == []
     assert load.resumed >= 2
@@ -193,13 +194,13 @@ def test_services_have_their_own_health(front: Front, slots: list[StandIn]) -> N
 
     def ready(service: str) -> int:
         try:
-            return int(urlopen(f"http://127.0.0.1:{front.ports[service]}/front/ready", timeout=5).status)
+            return int(urlopen(f"http://127.0.0.1:{front.ports[service]}/front/ready", timeout=60).status)
         except OSError as error:
             return int(getattr(error, "code", 0))
 
     until(lambda: [ready(service) for service in front.ports] == [200, 200, 200])
     until(lambda: {"/v2/health/ready", "/v1/health/ready"} == set(blue.asked))
-    assert urlopen(f"http://127.0.0.1:{front.ports['gateway']}/v1/models", timeout=5).read() == b"blue"
+    assert urlopen(f"http://127.0.0.1:{front.ports['gateway']}/v1/models", timeout=60).read() == b"blue"
     blue.healthy = False
     until(lambda: [ready(service) for service in front.ports] == [503, 503, 503])
 
@@ -214,7 +215,7 @@ def test_large_messages_pass(front: Front, slots: list[StandIn]) -> None:
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     with grpc.insecure_channel(front.url, options=options) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        assert stub.ModelInfer(request, timeout=60).model_name == "echo"
+        assert stub.ModelInfer(request, timeout=200).model_name == "echo"
     assert slots[0].seen[0].samples == samples.size
 
 
@@ -225,7 +226,7 @@ def test_many_streams_of_one_connection(front: Front, slots: list[StandIn]) -> N
     with grpc.insecure_channel(front.url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         calls = [
-            stub.ServerReady.future(service_pb2.ServerReadyRequest(), timeout=20, wait_for_ready=True)
+            stub.ServerReady.future(service_pb2.ServerReadyRequest(), timeout=120, wait_for_ready=True)
             for _ in range(400)
         ]
         assert all(call.result().ready for call in calls)
@@ -245,7 +246,7 @@ def test_tls_for_clients(slots: list[StandIn], tmp_path: Path) -> None:
         trusted = grpc.ssl_channel_credentials(authority.pair.certificate.read_bytes())
         with grpc.secure_channel(front.url, trusted) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            assert stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=20).ready
+            assert stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=60).ready
         assert code_of(front.url)[0] is grpc.StatusCode.UNAVAILABLE, "without TLS nobody gets in"
 
 

@@ -34,9 +34,11 @@ global
 defaults
     mode http
     timeout connect 1s
-    timeout client 30s
-    timeout server 30s
+    timeout client 60s
+    timeout server 60s
     timeout queue 1s
+    # Without this, a check must be answered within its interval, which a busy machine may not do.
+    timeout check 20s
     load-server-state-from-file global
     retries 3
     option redispatch 1
@@ -50,7 +52,7 @@ backend {name}
     stick-table type string len 32 size 10k expire 10m
     stick on req.hdr(spark-speech-sequence)
     option httpchk HEAD /
-    default-server check inter 100ms fall 2 rise 1 disabled
+    default-server check inter 100ms fall 20 rise 1 disabled
     server blue 127.0.0.1:{blue}
     server green 127.0.0.1:{green}
 """
@@ -128,7 +130,7 @@ class Proxy:
 
     def start(self) -> None:
         self._process = subprocess.Popen(["haproxy", "-db", "-f", str(self._config)])
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not self.front.running():
             assert time.monotonic() < deadline
             assert self._process.poll() is None
@@ -137,7 +139,7 @@ class Proxy:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(20)
+            self._process.wait(60)
             self._process = None
         self.layout.front_socket.unlink(missing_ok=True)
 
@@ -145,7 +147,7 @@ class Proxy:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/work")
         if sequence is not None:
             request.add_header("spark-speech-sequence", sequence)
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return str(answer.read().decode())
 
     def states(self) -> dict[str, set[str]]:
@@ -203,12 +205,12 @@ def test_switching_to_and_fro_loses_no_request(proxy: Proxy) -> None:
         for number in range(20):
             slot = ("green", "blue")[number % 2]
             proxy.front.switch(slot)
-            deadline = time.monotonic() + 20
-            while answers[-1:] != [slot]:
+            deadline = time.monotonic() + 60
+            begun = len(answers)
+            while answers[-1:] != [slot] or len(answers) < begun + 5:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             proxy.front.set_state(("blue", "green")[number % 2], "maint")
-    assert len(answers) > 100
     assert set(answers) == {"blue", "green"}
 
 
@@ -229,7 +231,7 @@ def test_requests_under_way_are_counted_until_they_end(proxy: Proxy) -> None:
     proxy.slots["blue"].open.clear()
     thread = threading.Thread(target=proxy.ask)
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while proxy.front.sessions("blue") != 1:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -237,6 +239,7 @@ def test_requests_under_way_are_counted_until_they_end(proxy: Proxy) -> None:
     assert proxy.front.sessions("blue") == 1
     proxy.slots["blue"].open.set()
     thread.join()
+    deadline = time.monotonic() + 60
     while proxy.front.sessions("blue"):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -270,12 +273,12 @@ def test_a_file_written_for_a_front_that_is_down_is_what_it_starts_with(proxy: P
 def test_a_slot_that_the_front_cannot_reach_is_not_switched_to(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch, seen_before: bool
 ) -> None:
-    monkeypatch.setattr(fronts, "UP_WAIT_S", 2.0)
     if seen_before:
         proxy.front.switch("green")
     proxy.front.switch("blue")
     proxy.front.set_state("green", "maint")
     proxy.slots["green"].stop()
+    monkeypatch.setattr(fronts, "UP_WAIT_S", 2.0)
     with load(proxy) as answers, pytest.raises(FrontError, match="does not see slot green up in triton"):
         proxy.front.switch("green")
     assert proxy.states() == {"blue": {"ready"}, "green": {"maint"}}

@@ -90,9 +90,11 @@ defaults
     timeout connect 1s
     timeout client 30s
     timeout server 30s
+    # Without this, a check must be answered within its interval, which a busy machine may not do.
+    timeout check 20s
     load-server-state-from-file global
     option httpchk GET /v2/health/ready
-    default-server check inter 200ms fall 2 rise 1 disabled
+    default-server check inter 200ms fall 20 rise 1 disabled
 """
 POLICY = "CUDA_FORCE_PTX_JIT=0\nCUDA_CACHE_DISABLE=0\n"
 

@@ -26,8 +26,14 @@ def fleet(
     releases: Releases,
 ) -> Fleet:
     """One host that serves the first release."""
-    # No host goes back because the machine is busy.
-    fleet = fleet_of(make_shared_bed(1), tmp_path_factory.mktemp("one"), spark_speech_confirm_s=1200)
+    # No host goes back because the machine is busy, and a run can be stopped while a stream holds it.
+    fleet = fleet_of(
+        make_shared_bed(1),
+        tmp_path_factory.mktemp("one"),
+        spark_speech_confirm_s=1200,
+        spark_speech_gate_max_latency_s=300,
+        spark_speech_drain_s=60,
+    )
     first = fleet.deploy(releases.good(1).id)
     assert first.data["outcome"] == "done"
     return fleet

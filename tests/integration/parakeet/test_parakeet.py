@@ -195,7 +195,11 @@ def babble_like_speech(rng: np.random.Generator, seconds: float) -> np.ndarray:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("kind", ["tdt", "rnnt", "ctc"])
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(picks=st.lists(st.integers(0, 13), min_size=1, max_size=9))
 def test_the_same_audio_gives_the_same_words_in_any_batch(
     kind: str, runtime: str, load: Load, clips: list[np.ndarray], picks: list[int]

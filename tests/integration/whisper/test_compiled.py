@@ -31,7 +31,7 @@ from tests.integration.whisper.serving import MakeHome, build
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU"),
 ]
 SPEECH_S = 3
@@ -72,7 +72,7 @@ def _start(checkpoint: Path, kept: Path, own: Path) -> list[Any]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=400,
+        timeout=800,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     answer: list[Any] = json.loads(done.stdout.splitlines()[-1])

@@ -27,7 +27,7 @@ from orchestrator.errors import InferenceError, ModelLoadError
 from tests.integration.whisper import fake_tensorrt
 from tests.integration.whisper.checkpoints import SHAPE, random_checkpoint
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 CPU = torch.device("cpu")
 ROWS = 3
 

@@ -23,7 +23,7 @@ from orchestrator.engines.whisper_native.weights import network_in
 from orchestrator.errors import ModelLoadError
 
 trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX has wheels for Linux alone")
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 ROWS = 4
 
 

@@ -29,7 +29,7 @@ from orchestrator.runtime.demo import synthetic_dialogue
 from tests.engines.whisper.tiny import Tiny
 from tests.integration.whisper.checkpoints import random_checkpoint
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 TEXT = "the quick brown fox jumps over it"
 
 
