@@ -51,6 +51,29 @@ def test_nothing_is_lost_in_many_rollouts_and_rollbacks(make_fleet: MakeFleet, r
         assert report[kind]["done"] > ROLLOUTS + ROLLBACKS
 
 
+def test_the_phases_of_rollbacks(make_fleet: MakeFleet, releases: Releases) -> None:
+    """When each phase was reached, in seconds from the command on: with ``-s``, and without other work."""
+    fleet = make_fleet(1)
+    host, ids = fleet.hosts[0], [releases.good(1).id, releases.good(2).id]
+    for release in ids:
+        fleet.deploy(release)
+    for number in range(ROLLBACKS):
+        before = fleet.state(host)["transaction"]["run"]
+        reached: dict[str, float] = {}
+        began = time.monotonic()
+        process = fleet.spawn("rollback", "--json")
+        while process.poll() is None:
+            transaction = fleet.state(host).get("transaction") or {}
+            if transaction.get("run") != before:
+                reached.setdefault(transaction["phase"], round(time.monotonic() - began, 1))
+            time.sleep(0.03)
+        assert fleet.finish(process).data["outcome"] == "done"
+        reached["end"] = round(time.monotonic() - began, 1)
+        print(json.dumps(reached))
+        assert [*reached][-3:] == ["switched", "committed", "end"]
+        fleet.assert_serves(ids[number % 2])
+
+
 def test_a_host_that_dies_loses_no_words(make_fleet: MakeFleet, releases: Releases) -> None:
     fleet = make_fleet(2)
     fleet.deploy(releases.good(1).id)
