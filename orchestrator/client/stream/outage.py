@@ -46,11 +46,19 @@ class _Outage:
 class Outages:
     """Decides after each loss whether and when to try again; times in seconds, positions in samples."""
 
-    def __init__(self, retry: RetryPolicy, limit_s: float) -> None:
-        """Set the bounds of one outage: ``retry`` for its attempts, ``limit_s`` for its time."""
+    def __init__(self, opening: RetryPolicy, retry: RetryPolicy, limit_s: float) -> None:
+        """Set the bounds.
+
+        Args:
+            opening: attempts to begin the stream, where the server goes away under its first piece.
+            retry: attempts of one outage of a stream that has begun.
+            limit_s: time of one such outage in seconds.
+        """
+        self._opening = opening
         self._retry = retry
         self._limit_s = limit_s
         self._began = False
+        self._openings = 0
         self._outage: _Outage | None = None
         self._lost_at: float | None = None
 
@@ -58,11 +66,14 @@ class Outages:
         """How long to wait before the next try, after ``error`` with ``sent`` samples sent.
 
         Raises:
-            SpeechError: ``error``, where trying again cannot help: the stream had not begun, the error is of
-                another kind, or there were enough tries.
+            SpeechError: ``error``, where trying again cannot help: the error is of another kind, or there
+                were enough tries. A stream that has not begun has lost nothing: it is tried again where a
+                request would be, and told at once that the server is full or fails.
         """
+        if not self._began:
+            return self._until_begun_s(error)
         away = self._outage is not None and isinstance(error, ModelNotFoundError)  # until it is loaded
-        if not self._began or not (away or isinstance(error, _LOSSES)):
+        if not (away or isinstance(error, _LOSSES)):
             raise error
         if self._outage is None:
             self._outage = _Outage(now, sent)
@@ -76,6 +87,17 @@ class Outages:
         outage.attempts += 1
         if wait_s is None or outage.failures > _FAILURES or now + wait_s - outage.since > self._limit_s:
             raise error
+        return wait_s
+
+    def _until_begun_s(self, error: SpeechError) -> float:
+        # A server that comes back says "not ready" until its models are loaded.
+        loading = self._openings and isinstance(error, ModelNotReadyError)
+        wait_s = None
+        if loading or isinstance(error, ServerUnavailableError):
+            wait_s = self._opening.wait_s(self._openings)
+        if wait_s is None:
+            raise error
+        self._openings += 1
         return wait_s
 
     def answered(self, now: float, sent: int, final: int) -> Reconnected | None:

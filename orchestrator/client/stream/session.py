@@ -47,6 +47,11 @@ _FIRST_WAIT_S: Final = 0.25
 _LONGEST_WAIT_S: Final = 3.0
 
 
+def _retry(retries: int) -> RetryPolicy:
+    """Speech goes on meanwhile: waits are shorter than a request's."""
+    return RetryPolicy(retries, first_s=_FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Who does the work: the streaming models in order, and what names the speakers, if anything."""
@@ -87,8 +92,9 @@ class Session:
         self._running = running
         self._replay = Replay(request.chunk_ms or _DEFAULT_CHUNK_MS, _LARGEST_MS)
         self._backlog = int(client.stream_backlog_s * SAMPLE_RATE_HZ)
-        retry = RetryPolicy(client.stream_reconnects, first_s=_FIRST_WAIT_S, longest_s=_LONGEST_WAIT_S)
-        self._outages = Outages(retry, client.stream_reconnect_s)
+        self._outages = Outages(
+            _retry(client.retries), _retry(client.stream_reconnects), client.stream_reconnect_s
+        )
         self._language: str | None = None
         self._handover: Handover | None = None
         self._line: Line

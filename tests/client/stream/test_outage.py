@@ -12,6 +12,8 @@ from orchestrator.client.stream.outage import Outages
 from orchestrator.errors import (
     InvalidRequestError,
     ModelNotFoundError,
+    ModelNotReadyError,
+    RequestTimeoutError,
     ServerUnavailableError,
     SpeechError,
     StreamLimitError,
@@ -24,16 +26,34 @@ LOST = StreamLostError("lost")
 
 
 def outages(retries: int = 5, limit_s: float = 10.0, *, began: bool = True) -> Outages:
-    made = Outages(RetryPolicy(retries, first_s=1.0, longest_s=4.0, random=random.Random(1)), limit_s)
+    retry = RetryPolicy(retries, first_s=1.0, longest_s=4.0, random=random.Random(1))
+    made = Outages(retry, retry, limit_s)
     if began:
         assert made.answered(0.0, 100, 0) is None
     return made
 
 
-@pytest.mark.parametrize("error", [AWAY, LOST, StreamLimitError("full")])
-def test_before_it_began_every_error_is_told(error: SpeechError) -> None:
+@pytest.mark.parametrize(
+    "error", [LOST, StreamLimitError("full"), ModelNotReadyError("not yet"), RequestTimeoutError("late")]
+)
+def test_before_it_began_the_error_of_a_server_that_is_there_is_told(error: SpeechError) -> None:
     with pytest.raises(type(error)):
         outages(began=False).wait_s(error, 0.0, 0)
+
+
+def test_a_server_that_goes_away_before_it_began_is_tried_as_for_a_request() -> None:
+    made = outages(retries=3, began=False)
+    waits = [made.wait_s(error, 0.0, 0) for error in (AWAY, AWAY, ModelNotReadyError("not yet"))]
+    assert all(low <= wait <= high for wait, low, high in zip(waits, (0.5, 1, 2), (1, 2, 4), strict=True))
+    with pytest.raises(ServerUnavailableError):
+        made.wait_s(AWAY, 0.0, 0)
+
+
+def test_a_stream_that_began_late_was_not_away() -> None:
+    made = outages(retries=2, began=False)
+    made.wait_s(AWAY, 0.0, 0)
+    assert made.answered(1.0, 100, 0) is None
+    assert [made.wait_s(AWAY, 2.0, 100) > 0 for _ in range(2)] == [True, True], "all its tries are left"
 
 
 @pytest.mark.parametrize("error", [InvalidRequestError("bad"), UnsupportedLanguageError("kn")])

@@ -50,7 +50,7 @@ def until(done: Callable[[], object]) -> None:
 
 
 def until_begun(server: Any) -> None:
-    """What is lost before it began is told at once, and not tried again."""
+    """What is lost before it began is another case."""
     until(lambda: server.told)
 
 
@@ -208,10 +208,22 @@ def test_audio_that_the_model_fails_on_ends_the_stream(server: Any, monkeypatch:
     assert server.live(0)
 
 
-def test_no_server_at_the_start_is_told_at_once(server: Any) -> None:
-    server.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+def test_a_server_that_goes_away_under_the_first_chunk(server: Any) -> None:
+    server.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed", 4)
+    events = run(server.url, say(WORDS))
+    check(events)
+    assert not any(isinstance(event, Reconnected) for event in events), "it was not there before"
+    assert server.live(0)
+
+
+def test_a_server_that_stays_away_from_the_first_chunk_on(server: Any) -> None:
+    server.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed", 1000)
     with pytest.raises(ServerUnavailableError):
-        run(server.url, say(WORDS))
+        run(server.url, say(WORDS), Settings(client=ClientSettings(retries=2)))
+    assert len([chunk for chunk in server.chunks if chunk.start]) == 3
+
+
+def test_no_answer_to_the_first_chunk_is_told_at_once(server: Any) -> None:
     server.chunk_faults.append(server.hang)
     with pytest.raises(RequestTimeoutError):
         run(server.url, say(WORDS), timeout=0.2)

@@ -67,15 +67,6 @@ class Load:
                     self.failures.append(f"stream: {error}")
 
 
-def all_begun(slots: list[StandIn], streams: int) -> bool:
-    """Whether so many live streams have had an answer, two at least on each server.
-
-    One whose first answer is lost has not begun: that is told at once, and not tried again.
-    """
-    begun = [set(slot.told) & set(slot.sequences) for slot in slots]
-    return sum(map(len, begun)) == streams and min(map(len, begun)) >= 2
-
-
 def homes(slots: list[StandIn]) -> dict[int, set[str]]:
     """The servers that saw each live stream."""
     found: dict[int, set[str]] = defaultdict(set)

@@ -30,7 +30,7 @@ from tests.integration.deploy.haproxy import (
     stand_ins,
     until,
 )
-from tests.integration.deploy.simulated_load import STRICT, Load, all_begun, homes
+from tests.integration.deploy.simulated_load import STRICT, Load, homes
 
 pytestmark = [pytest.mark.integration, slow]
 
@@ -124,7 +124,7 @@ def test_a_host_that_dies_costs_no_word(fleet: Fleet) -> None:
     """New work goes elsewhere at once, streams are resumed elsewhere; when it is back, it is used again."""
     dead = fleet.hosts["spark1"]
     with Load(fleet.balancer.url, settings=Settings(), streams=9, words=20) as load:
-        until(lambda: all_begun(fleet.slots, 9))
+        until(lambda: all(len(slot.sequences) >= 2 for slot in fleet.slots))
         dead.die()
         died = time.monotonic()
         with SpeechClient(fleet.balancer.url, settings=STRICT) as client:
@@ -144,7 +144,7 @@ def test_a_host_that_hangs_is_given_up(fleet: Fleet) -> None:
     """Nothing is refused, nothing answers: what waits for it is cut off, and goes on elsewhere."""
     stuck = fleet.hosts["spark2"]
     with Load(fleet.balancer.url, settings=Settings(), streams=9, words=24) as load:
-        until(lambda: all_begun(fleet.slots, 9))
+        until(lambda: all(len(slot.sequences) >= 2 for slot in fleet.slots))
         stuck.front.signal(signal.SIGSTOP)
         began = time.monotonic()
         until(lambda: fleet.balancer.up("spark1", "spark3"), 20)
