@@ -211,10 +211,11 @@ class Fleet:
         past = {str(entry["release"]) for entry in state.get("history", ())}
         return past | {path.name for path in host.path(f"{HOME}/releases").glob("*")}
 
-    def front_ready(self, host: Host) -> bool:
-        """Whether the host's front says that it can serve."""
+    def ready(self, host: Host) -> bool:
+        """Whether the gateway finds its models, and the front does: one that just started assumes it."""
+        asked = (":9000/v1/health/ready", ":8001/front/ready")
         try:
-            return httpx.get(f"http://{host.address}:9000/front/ready", timeout=2).status_code == 200
+            return all(httpx.get(f"http://{host.address}{each}", timeout=2).is_success for each in asked)
         except httpx.HTTPError:
             return False
 

@@ -159,13 +159,16 @@ class Front:
 
     def up(self, *names: str) -> bool:
         """Whether exactly these servers take new work, in all services."""
+        return self.servers_up() == {(service, name) for service in SERVICES for name in names}
+
+    def servers_up(self) -> set[tuple[str, str]]:
+        """Services and servers that take new work."""
         rows = [line.split(",") for line in self.ask("show stat").splitlines()]
-        found = {
+        return {
             (row[0], row[1])
             for row in rows
             if row[0] in SERVICES and row[1] != "BACKEND" and row[17].startswith("UP")
         }
-        return found == {(service, name) for service in SERVICES for name in names}
 
 
 @contextmanager
@@ -219,6 +222,8 @@ class StandIn(FakeStreams):
         handler = type("Handler", (_Health,), {"owner": self})
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.healthy = True
+        self.once: int | None = None
+        """What the next check alone is told."""
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
         self.start()
 
@@ -259,7 +264,8 @@ class _Health(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.owner.asked.append(self.path)
         body = self.owner.name.encode()
-        self.send_response(200 if self.owner.healthy else 503)
+        told, self.owner.once = self.owner.once, None
+        self.send_response(told or (200 if self.owner.healthy else 503))
         self.send_header("Content-Length", str(len(body)))
         with contextlib.suppress(OSError):  # a check needs no more than the status
             self.end_headers()

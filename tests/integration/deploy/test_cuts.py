@@ -147,7 +147,7 @@ def test_the_power_of_a_host_is_cut(fleet: Fleet, numbers: tuple[str, str], phas
     answer = fleet.finish(process)
     assert answer.rc == 1, answer.text
     fleet.until(lambda: fleet.running(second) == [old], "the old release after the start", timeout=180)
-    fleet.until(lambda: fleet.front_ready(second), "the front after the start")
+    fleet.until(lambda: fleet.ready(second), "the models and the front after the start", timeout=180)
     fleet.assert_serves(old, out_of_reach=second)
     fleet.deploy(new)
     fleet.assert_serves(new)

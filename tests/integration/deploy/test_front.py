@@ -26,9 +26,11 @@ from orchestrator.transcript.wording import word_error_rate
 from tests.client.conftest import spoken
 from tests.gateway.riva.certificates import Authority
 from tests.integration.deploy.haproxy import (
+    SERVICES,
     TEXT,
     Front,
     StandIn,
+    balancer_variables,
     paced,
     running_front,
     speech,
@@ -203,6 +205,23 @@ def test_services_have_their_own_health(front: Front, slots: list[StandIn]) -> N
     assert urlopen(f"http://127.0.0.1:{front.ports['gateway']}/v1/models", timeout=60).read() == b"blue"
     blue.healthy = False
     until(lambda: [ready(service) for service in front.ports] == [503, 503, 503])
+
+
+def test_a_balancer_does_not_take_one_passed_check_for_a_host_that_is_back(tmp_path: Path) -> None:
+    """A host's front that has just started says once that it is ready, before it has looked."""
+    with stand_ins("spark1") as (host,):
+        given = balancer_variables([host.entry])
+        with running_front(tmp_path, "balancer", **given) as balancer:
+            until(lambda: balancer.up("spark1"))
+            host.healthy = False
+            until(lambda: not balancer.servers_up())
+            host.once = 200
+            until(lambda: host.once is None)
+            later = len(host.asked) + 2 * len(SERVICES)
+            while len(host.asked) < later:
+                assert not balancer.servers_up()
+            host.healthy = True
+            until(lambda: balancer.up("spark1"))
 
 
 def test_large_messages_pass(front: Front, slots: list[StandIn]) -> None:
