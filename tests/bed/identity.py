@@ -16,7 +16,7 @@ _HIDDEN: Final = (
     "/var/log/journal",
     "/etc/spark-speech",
     "/usr/local/lib/spark-speech",
-    "/root/.ansible",
+    str(Path("~root").expanduser() / ".ansible"),
 )
 """What this machine itself has deployed or logged does not show through."""
 _SSHD: Final = """\
