@@ -46,7 +46,7 @@ class _Outage:
 class Outages:
     """Decides after each loss whether and when to try again; times in seconds, positions in samples."""
 
-    def __init__(self, opening: RetryPolicy, retry: RetryPolicy, limit_s: float) -> None:
+    def __init__(self, *, opening: RetryPolicy, retry: RetryPolicy, limit_s: float) -> None:
         """Set the bounds.
 
         Args:
@@ -91,10 +91,9 @@ class Outages:
 
     def _until_begun_s(self, error: SpeechError) -> float:
         # A server that comes back says "not ready" until its models are loaded.
-        loading = self._openings and isinstance(error, ModelNotReadyError)
-        wait_s = None
-        if loading or isinstance(error, ServerUnavailableError):
-            wait_s = self._opening.wait_s(self._openings)
+        loading = self._openings > 0 and isinstance(error, ModelNotReadyError)
+        away = loading or isinstance(error, ServerUnavailableError)
+        wait_s = self._opening.wait_s(self._openings) if away else None
         if wait_s is None:
             raise error
         self._openings += 1

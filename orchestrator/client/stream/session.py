@@ -93,7 +93,9 @@ class Session:
         self._replay = Replay(request.chunk_ms or _DEFAULT_CHUNK_MS, _LARGEST_MS)
         self._backlog = int(client.stream_backlog_s * SAMPLE_RATE_HZ)
         self._outages = Outages(
-            _retry(client.retries), _retry(client.stream_reconnects), client.stream_reconnect_s
+            opening=_retry(client.retries),
+            retry=_retry(client.stream_reconnects),
+            limit_s=client.stream_reconnect_s,
         )
         self._language: str | None = None
         self._handover: Handover | None = None

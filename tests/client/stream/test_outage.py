@@ -27,7 +27,7 @@ LOST = StreamLostError("lost")
 
 def outages(retries: int = 5, limit_s: float = 10.0, *, began: bool = True) -> Outages:
     retry = RetryPolicy(retries, first_s=1.0, longest_s=4.0, random=random.Random(1))
-    made = Outages(retry, retry, limit_s)
+    made = Outages(opening=retry, retry=retry, limit_s=limit_s)
     if began:
         assert made.answered(0.0, 100, 0) is None
     return made

@@ -264,7 +264,9 @@ class _Health(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.owner.asked.append(self.path)
         body = self.owner.name.encode()
-        told, self.owner.once = self.owner.once, None
+        told = self.owner.once
+        if told is not None:
+            self.owner.once = None
         self.send_response(told or (200 if self.owner.healthy else 503))
         self.send_header("Content-Length", str(len(body)))
         with contextlib.suppress(OSError):  # a check needs no more than the status
